@@ -1,0 +1,128 @@
+//! The configuration after all checks: what is here is right.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{
+    identity::Role,
+    layout::{NameForm, TenantZone},
+};
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the gateway keeps its state, its host keys, its admin socket.
+    pub data_dir: PathBuf,
+    /// Folders with plugins, besides the one of the executable.
+    pub plugin_dirs: Vec<PathBuf>,
+    /// How logs are written.
+    pub log: Log,
+    /// The SSH door.
+    pub ssh: Ssh,
+    /// Limits that all doors share.
+    pub limits: Limits,
+    /// The tenants, by ascending id.
+    pub tenants: Vec<Tenant>,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// One JSON object a line, instead of text.
+    pub json: bool,
+    /// A filter in tracing's syntax, for example `info` or `recgate=debug`.
+    pub filter: String,
+}
+
+/// The SSH door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ssh {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Private host keys in OpenSSH's format. Empty: an ed25519 and an RSA key are made in the data folder at first start.
+    pub host_keys: Vec<PathBuf>,
+    /// From the connection until the login succeeds.
+    pub login_grace: Duration,
+    /// A connection without a request for this long is closed.
+    pub idle_timeout: Duration,
+    /// Connections that haven't logged in yet, at once.
+    pub max_unauthenticated: usize,
+    /// Connections in all, at once.
+    pub max_connections: usize,
+}
+
+/// Limits that all doors share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of read-ahead for all open files together.
+    pub read_ahead_budget: u64,
+    /// Bytes of read-ahead for one open file.
+    pub read_ahead_per_file: u64,
+    /// How long running transfers may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+}
+
+/// One contact centre.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Immutable, greater than 0, unique.
+    pub id: u32,
+    /// The login of its default user.
+    pub name: String,
+    /// Its time zone, with dated changes.
+    pub zone: TenantZone,
+    /// How names are shown.
+    pub name_form: NameForm,
+    /// Its users, by ascending id.
+    pub users: Vec<User>,
+    /// Its sources, by ascending id.
+    pub sources: Vec<Source>,
+}
+
+/// One user of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Immutable, greater than 0, unique in the tenant.
+    pub id: u32,
+    /// `None` is the tenant's default user.
+    pub name: Option<String>,
+    /// What the user may do.
+    pub role: Role,
+    /// A PHC string of argon2id.
+    pub password_hash: Option<String>,
+    /// Lines of OpenSSH's authorized_keys, without options.
+    pub authorized_keys: Vec<String>,
+}
+
+/// One configured instance of a plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Immutable, greater than 0, unique in the tenant.
+    pub id: u32,
+    /// For people; may change.
+    pub name: String,
+    /// The plugin's name (`wazo`), or an absolute path of a `.so` in a plugin folder.
+    pub plugin: String,
+    /// Run it in the gateway's process although it isn't one of the gateway's own.
+    pub in_process: bool,
+    /// SHA-256 that the plugin's file must have.
+    pub sha256: Option<[u8; 32]>,
+    /// How long facts are waited for, since the media last changed.
+    pub metadata_wait: Duration,
+    /// What becomes of media without facts after that.
+    pub unmatched: Unmatched,
+    /// Between the end of a full scan and the start of the next.
+    pub scan_interval: Duration,
+    /// Deadline of a call of the plugin.
+    pub call_timeout: Duration,
+    /// What the plugin gets; checked against its schema.
+    pub settings: serde_json::Value,
+}
+
+/// What becomes of media for which no facts came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmatched {
+    /// It is published with what the media alone tells.
+    Publish,
+    /// It is an orphan.
+    Orphan,
+}

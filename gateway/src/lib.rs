@@ -1,0 +1,17 @@
+//! recgate: a storage gateway for call recordings.
+//!
+//! Arrows point one way: `doors` → `identity`, `vfs`, `admin` → `governance` → `catalog` → `sources`, `state` →
+//! `layout`. Nothing below a door names a protocol, nothing above `sources` names a plugin, `layout` names nobody.
+
+pub mod admin;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod doors;
+pub mod governance;
+pub mod identity;
+pub mod layout;
+pub mod sources;
+pub mod state;
+pub mod telemetry;
+pub mod vfs;

@@ -1,0 +1,2 @@
+//! The recgate command.
+fn main() {}

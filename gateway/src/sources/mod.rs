@@ -1,0 +1,68 @@
+//! The plugin host: loads plugins, checks them, calls them and watches over them.
+//!
+//! Above this module nobody knows what a plugin is: the catalog and the vfs see [`MediaSource`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use recgate_plugin_api::{Capabilities, Error, Health, Item, Media, ScanEnd};
+use tokio::sync::mpsc;
+
+/// A failed call of a source.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("source {source_name}: {error}")]
+pub struct SourceError {
+    /// The source's configured name.
+    pub source_name: Arc<str>,
+    /// What the plugin, or the host on its behalf, reports.
+    pub error: Error,
+}
+
+/// Where a scan begins; the owned form of [`recgate_plugin_api::ScanFrom`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScanStart {
+    /// Tell everything.
+    Full,
+    /// Tell what has changed since this cursor.
+    Since(Vec<u8>),
+}
+
+/// One configured source, as the catalog and the vfs use it.
+#[async_trait]
+pub trait MediaSource: Send + Sync {
+    /// The source's configured name.
+    fn name(&self) -> &str;
+    /// What the instance can do.
+    fn capabilities(&self) -> Capabilities;
+    /// Whether calls are taken now, and what was wrong last.
+    fn status(&self) -> SourceStatus;
+    /// Asks the plugin how its storage is.
+    async fn health(&self) -> Result<Health, SourceError>;
+    /// One call of the plugin's scan. Items arrive checked, in batches; a full channel slows the plugin down.
+    async fn scan(&self, from: ScanStart, items: mpsc::Sender<Vec<Item>>) -> Result<ScanEnd, SourceError>;
+    /// One medium as it is now.
+    async fn stat(&self, id: &str, version: Option<&str>) -> Result<Media, SourceError>;
+    /// Opens exactly this version.
+    async fn open(&self, id: &str, version: &str) -> Result<Arc<dyn OpenMedia>, SourceError>;
+}
+
+/// An open medium. Dropping it closes it, without waiting.
+#[async_trait]
+pub trait OpenMedia: Send + Sync {
+    /// Reads `len` bytes at `offset`; fewer only at the end of the medium.
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, SourceError>;
+}
+
+/// How a source is, from the host's sight.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct SourceStatus {
+    /// Whether calls are taken: false while too many calls are abandoned.
+    pub available: bool,
+    /// Calls running now.
+    pub running_calls: usize,
+    /// Calls that passed their deadline and have not returned.
+    pub abandoned_calls: usize,
+    /// The last error, for the operator.
+    pub last_error: Option<String>,
+}

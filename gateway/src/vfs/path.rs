@@ -1,0 +1,74 @@
+//! Paths as clients spell them, parsed once at the edge.
+
+use std::fmt;
+
+/// An absolute, normal path of the tree: no empty, `.` or `..` segment, no NUL, no slash in a segment.
+///
+/// `..` at the root stays at the root, as in POSIX: there is no way out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct VPath {
+    segments: Vec<String>,
+}
+
+/// Why bytes are no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Longer than 4096 bytes.
+    #[error("the path is longer than 4096 bytes")]
+    TooLong,
+    /// Not UTF-8.
+    #[error("the path is not UTF-8")]
+    NotUtf8,
+    /// Holds a control character.
+    #[error("the path holds a control character")]
+    ControlCharacter,
+}
+
+impl VPath {
+    /// The longest path in bytes that is taken (PATH_MAX of Linux).
+    pub const MAX_BYTES: usize = 4096;
+
+    /// The root.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// Parses a path, relative ones from `base`.
+    pub fn parse(base: &VPath, text: &[u8]) -> Result<Self, PathError> {
+        if text.len() > Self::MAX_BYTES {
+            return Err(PathError::TooLong);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| PathError::NotUtf8)?;
+        if text.chars().any(char::is_control) {
+            return Err(PathError::ControlCharacter);
+        }
+        let mut path = if text.starts_with('/') { Self::root() } else { base.clone() };
+        for segment in text.split('/') {
+            match segment {
+                "" | "." => {}
+                ".." => {
+                    path.segments.pop();
+                }
+                name => path.segments.push(name.to_owned()),
+            }
+        }
+        Ok(path)
+    }
+
+    /// The names from the root down.
+    pub fn segments(&self) -> &[String] {
+        &self.segments
+    }
+}
+
+impl fmt::Display for VPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.segments.is_empty() {
+            return f.write_str("/");
+        }
+        for segment in &self.segments {
+            write!(f, "/{segment}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! The safe face of the ABI: implement [`Source`], then export it with `recgate_plugin_api::export!`.
+
+use crate::types::{Capabilities, Error, Health, Item, Media, ScanEnd, ScanFrom};
+
+/// Severity of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Level {
+    /// Something failed.
+    Error = 1,
+    /// Something is odd but handled.
+    Warn = 2,
+    /// What an operator wants to know.
+    Info = 3,
+    /// What a developer wants to know.
+    Debug = 4,
+    /// Every step.
+    Trace = 5,
+}
+
+/// What the host offers for the life of an instance.
+pub trait Host: Send + Sync + 'static {
+    /// Writes a line to the gateway's log.
+    fn log(&self, level: Level, target: &str, message: &str);
+    /// The gateway's time, Unix milliseconds UTC.
+    fn now_ms(&self) -> i64;
+}
+
+/// What the host offers for one call.
+pub trait Call {
+    /// Whether the host wants this call to end: check between steps and return `Cancelled`.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// Takes what a scan tells. An error means: stop and return it.
+pub type Emit<'a> = &'a mut dyn FnMut(Item) -> Result<(), Error>;
+
+/// One configured instance of a plugin. Methods are called from many threads at once.
+pub trait Source: Sized + Send + Sync + 'static {
+    /// An open medium; reads run on it at once.
+    type Handle: Send + Sync + 'static;
+
+    /// The plugin's name, as configurations spell it.
+    const NAME: &'static str;
+    /// The plugin's version.
+    const VERSION: &'static str;
+    /// SPDX licence expression.
+    const LICENCE: &'static str;
+
+    /// The JSON Schema of the configuration.
+    fn config_schema() -> String;
+    /// Makes an instance from its configuration, JSON that satisfies the schema.
+    fn create(config_json: &str, host: std::sync::Arc<dyn Host>) -> Result<Self, Error>;
+    /// What this instance can do.
+    fn capabilities(&self) -> Capabilities;
+    /// How it is. An unreachable storage is a `Health`, not an error.
+    fn health(&self, call: &dyn Call) -> Result<Health, Error>;
+    /// Tells media and facts, in any order.
+    fn scan(&self, call: &dyn Call, from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error>;
+    /// One medium as it is now. With a version: `Precondition` where it is another by now.
+    fn stat(&self, call: &dyn Call, id: &str, version: Option<&str>) -> Result<Media, Error>;
+    /// Opens exactly this version for reading; `Precondition` where it is another by now.
+    fn open(&self, call: &dyn Call, id: &str, version: &str) -> Result<Self::Handle, Error>;
+    /// Fills `buf` from `offset`, short only at the end; returns the bytes filled. Stored bytes, unpatched.
+    fn read_at(
+        &self,
+        call: &dyn Call,
+        handle: &Self::Handle,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, Error>;
+}
