@@ -98,10 +98,10 @@ pub enum ZoneError {
 impl TenantZone {
     /// A zone, and the zones that a tenant changed to later, each with the date from which it holds, ascending.
     ///
-    /// A change takes effect at the first instant that has its date (or, where the new zone skips that date, a later
-    /// one) in the NEW zone: local midnight there. Local time jumps at that instant like at any other change of offset. Going
-    /// west, the change's date has begun before in the old zone and simply grows longer; going east, the date before it is cut
-    /// short, or skipped.
+    /// A change takes effect at the first instant that has its date (or, where the new zone skips that date, the
+    /// next one) in the NEW zone: local midnight there. Local time jumps at that instant like at any other change
+    /// of offset. Going west, the change's date has begun before in the old zone and simply grows longer; going
+    /// east, the date before it is cut short, or skipped.
     ///
     /// # Errors
     ///
@@ -250,7 +250,8 @@ fn first_from(pieces: &[Piece], day: LocalDay) -> Option<i64> {
 /// Checks that dates end in order.
 ///
 /// Local time only ever falls back at a change of offset. A date can end before one that precedes it only where
-/// local time fell back from it, and then jumped forward over the whole of it. So it is enough to look at what each jump skips.
+/// local time fell back from it, and then jumped forward over the whole of it. So it is enough to look at what
+/// each jump skips.
 fn check_order(pieces: &[Piece]) -> Result<(), ZoneError> {
     let date_at = |unix_s: i64, offset: i64| (unix_s + offset).div_euclid(SECONDS_PER_DAY);
     let mut latest = i64::MIN;
