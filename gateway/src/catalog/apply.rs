@@ -7,7 +7,7 @@ use super::{
     keys,
     keys::Place,
     rows::{
-        Condition, Details, FolderRow, Frozen, Listed, MediaRow, Recording, RootIndexRow, TenantRow, Told,
+        Condition, Counts, Details, FolderRow, Frozen, Listed, MediaRow, Recording, RootIndexRow, TenantRow, Told,
     },
     txn::Txn,
 };
@@ -31,11 +31,10 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
         }
         Entry::Orphaned(subject) => {
             let key = keys::media(subject.tenant, subject.source, &subject.media);
-            if let Some(mut row) = txn.get::<MediaRow>(&key).await? {
-                row.orphan = true;
-                txn.put(key, &row)?;
+            match txn.get::<MediaRow>(&key).await? {
+                Some(row) => orphaned(txn, subject, row).await,
+                None => Ok(()),
             }
-            Ok(())
         }
         Entry::Missing(subject) => replay_condition(txn, subject, Condition::Missing, now_ms).await,
         Entry::Returned(subject) => replay_condition(txn, subject, Condition::Sound, now_ms).await,
@@ -54,7 +53,22 @@ pub async fn learned(txn: &mut Txn<'_>, entry: &Learned) -> Result<(), CatalogEr
         told: Told::default(),
     };
     txn.put(key, &row)?;
-    txn.put(keys::uid(entry.tenant, entry.uid.as_bytes()), &(entry.source, &entry.media))
+    txn.put(keys::uid(entry.tenant, entry.uid.as_bytes()), &(entry.source, &entry.media))?;
+    count(txn, entry.tenant, |counts| counts.learned += 1).await
+}
+
+/// No facts came in time.
+pub async fn orphaned(txn: &mut Txn<'_>, subject: &Subject, mut row: MediaRow) -> Result<(), CatalogError> {
+    row.orphan = true;
+    txn.put(keys::media(subject.tenant, subject.source, &subject.media), &row)?;
+    count(txn, subject.tenant, |counts| counts.orphans += 1).await
+}
+
+async fn count(txn: &mut Txn<'_>, tenant: u32, change: impl FnOnce(&mut Counts)) -> Result<(), CatalogError> {
+    let key = keys::tenant(tenant);
+    let mut row: TenantRow = txn.get(&key).await?.unwrap_or_default();
+    change(&mut row.counts);
+    txn.put(key, &row)
 }
 
 /// A name is given.
@@ -92,7 +106,9 @@ pub async fn published(
     txn.put(keys::folder_order(entry.tenant, day, entry.publication), &place)?;
 
     let key = keys::media(entry.tenant, entry.source, &entry.media);
-    let told = txn.get::<MediaRow>(&key).await?.map(|row| row.told).unwrap_or_default();
+    let before = txn.get::<MediaRow>(&key).await?;
+    let was_orphan = before.as_ref().is_some_and(|row| row.orphan);
+    let told = before.map(|row| row.told).unwrap_or_default();
     let row =
         MediaRow { uid: *entry.uid.as_bytes(), place: Some(place), due_ms: None, orphan: false, told };
     txn.put(key, &row)?;
@@ -105,7 +121,9 @@ pub async fn published(
     let key = keys::tenant(entry.tenant);
     let mut counters: TenantRow = txn.get(&key).await?.unwrap_or_default();
     counters.next_publication = counters.next_publication.max(entry.publication.saturating_add(1));
-    counters.recordings = counters.recordings.saturating_add(1);
+    counters.counts.published += 1;
+    counters.counts.learned = counters.counts.learned.saturating_sub(1);
+    counters.counts.orphans = counters.counts.orphans.saturating_sub(u64::from(was_orphan));
     txn.put(key, &counters)?;
     root_index_changed(txn, entry.tenant, entry.local_day, now_ms).await
 }
@@ -119,7 +137,15 @@ pub async fn condition(
     condition: Condition,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    recording.listed.condition = condition;
+    let before = std::mem::replace(&mut recording.listed.condition, condition);
+    count(txn, tenant, |counts| {
+        for (state, number) in
+            [(Condition::Missing, &mut counts.missing), (Condition::Corrupt, &mut counts.corrupt)]
+        {
+            *number = number.saturating_add(u64::from(condition == state)).saturating_sub(u64::from(before == state));
+        }
+    })
+    .await?;
     txn.put(keys::recording(tenant, place), recording)?;
     // A folder's index lists what the folder shows; the root index keeps its rows.
     folder_changed(txn, tenant, place, now_ms).await

@@ -217,7 +217,6 @@ impl<'a> Work<'a> {
         self.rejoin(&media.id, &row.told.keys, &told.keys).await?;
         self.forget_due(&row);
         row.due_ms = Some(self.due_of(&told));
-        row.orphan &= row.told.version == told.version;
         row.told = told;
         self.remember_due(&row, &media.id)?;
         self.txn.put(key, &row)?;
@@ -378,8 +377,10 @@ impl<'a> Work<'a> {
         row.due_ms = None;
         let failed = row.told.state == MediaState::Failed as u32;
         if (failed || row.told.is_publishable()) && !row.orphan && !row.told.version.is_empty() {
-            row.orphan = true;
-            self.entries.push(Entry::Orphaned(self.subject(id, &row.uid)));
+            let subject = self.subject(id, &row.uid);
+            apply::orphaned(&mut self.txn, &subject, row).await?;
+            self.entries.push(Entry::Orphaned(subject));
+            return Ok(());
         }
         self.txn.put(key, &row)
     }

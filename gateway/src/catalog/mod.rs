@@ -34,7 +34,7 @@ pub use entries::{Entry, Learned, Published, Subject};
 pub use index::IndexPart;
 pub use ingest::Ingested;
 pub use keys::Place;
-pub use rows::{Condition, Details, FolderRow, Frozen, IndexFile, Listed, Recording, RootIndexRow, SourceRow};
+pub use rows::{Condition, Counts, Details, FolderRow, Frozen, IndexFile, Listed, Recording, RootIndexRow, SourceRow};
 pub use sync::{Progress, Synchroniser};
 
 /// Why the catalog failed.
@@ -162,10 +162,10 @@ impl Catalog {
         Ok(self.row(&keys::source(tenant, source)).await?.unwrap_or_default())
     }
 
-    /// How many recordings a tenant has published.
-    pub async fn published(&self, tenant: u32) -> Result<u64, CatalogError> {
+    /// How many recordings a tenant has.
+    pub async fn counts(&self, tenant: u32) -> Result<Counts, CatalogError> {
         let row: Option<rows::TenantRow> = self.row(&keys::tenant(tenant)).await?;
-        Ok(row.map_or(0, |row| row.recordings))
+        Ok(row.map(|row| row.counts).unwrap_or_default())
     }
 
     async fn row<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, CatalogError> {

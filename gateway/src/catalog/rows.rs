@@ -270,6 +270,21 @@ pub struct TenantRow {
     /// The local day (days since 1970-01-01) up to which every day, with or without a recording, has a row for
     /// its root index. It begins with the day on which the tenant was first served.
     pub owed_until: i32,
-    /// Published recordings.
-    pub recordings: u64,
+    /// How many recordings there are.
+    pub counts: Counts,
+}
+
+/// How many recordings a tenant has, by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Without a name, orphans included.
+    pub learned: u64,
+    /// With a name, whatever has become of their media.
+    pub published: u64,
+    /// Without a name, because no facts came in time.
+    pub orphans: u64,
+    /// Published, and their media has vanished.
+    pub missing: u64,
+    /// Published, and their media has changed.
+    pub corrupt: u64,
 }

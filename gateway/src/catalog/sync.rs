@@ -75,34 +75,47 @@ impl Synchroniser {
     pub async fn run(self, stop: CancellationToken) {
         let mut failures = 0_u32;
         loop {
-            let result = tokio::select! {
-                () = stop.cancelled() => return,
-                result = self.scan() => result,
-            };
-            let pause = match result {
-                Ok(()) => {
+            match self.scan_once(&stop).await {
+                Some(true) => {
                     if failures > 0 {
-                        tracing::info!(tenant = %self.tenant.name, source = %self.source.name, "the source is back");
+                        tracing::info!(tenant = %self.tenant.name, source = %self.source.name, "the source is well again");
                     }
                     failures = 0;
-                    self.source.scan_interval
                 }
-                Err(error) => {
-                    if failures == 0 {
-                        tracing::error!(tenant = %self.tenant.name, source = %self.source.name, %error, "scan failed");
-                    }
-                    self.report(|progress| progress.error = Some(error.to_string()));
-                    failures = failures.saturating_add(1);
-                    Duration::from_secs(1 << failures.min(6)).min(self.source.scan_interval)
-                }
+                Some(false) => failures = failures.saturating_add(1),
+                None => return,
+            }
+            let pause = match failures {
+                0 => self.source.scan_interval,
+                _ => Duration::from_secs(1 << failures.min(6)).min(self.source.scan_interval),
             };
-            self.report(|progress| progress.scanning = false);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Scans once and says whether that went well; `None` when it was told to stop.
+    pub(super) async fn scan_once(&self, stop: &CancellationToken) -> Option<bool> {
+        self.report(|progress| progress.scanning = true);
+        let result = tokio::select! {
+            () = stop.cancelled() => return None,
+            result = self.scan() => result,
+        };
+        let error = result.err().map(|error| error.to_string());
+        let well = error.is_none();
+        let mut news = false;
+        self.report(|progress| {
+            progress.scanning = false;
+            news = error.is_some() && progress.error != error;
+            progress.error.clone_from(&error);
+        });
+        if let (true, Some(error)) = (news, error) {
+            tracing::error!(tenant = %self.tenant.name, source = %self.source.name, "{error}");
+        }
+        Some(well)
     }
 
     fn report(&self, change: impl FnOnce(&mut Progress)) {
@@ -112,7 +125,6 @@ impl Synchroniser {
     /// One full scan with all that follows from it.
     async fn scan(&self) -> Result<(), ScanError> {
         let started = (self.now_ms)();
-        self.report(|progress| progress.scanning = true);
         let known = self.catalog.source(self.tenant.id, self.source.id).await?;
         let mut seen = Seen::new(known.media.saturating_add(known.media / 4).saturating_add(1024));
         let mut told = 0;
@@ -145,9 +157,7 @@ impl Synchroniser {
             progress.last_scan_ms = Some(started);
             progress.media = told;
         });
-        vanished?;
-        self.report(|progress| progress.error = None);
-        Ok(())
+        vanished
     }
 
     async fn consume(
