@@ -19,6 +19,8 @@ use crate::settings::{ExternalVariable1, Settings};
 
 /// The greatest case that readers of the index can take (they read it as a 32-bit integer).
 const CASE_MAX: u64 = 2_147_483_647;
+/// Bytes that the tags may have together: what the ABI takes in one value is twice that.
+const JOINED_MAX: usize = 4096;
 
 /// Gives the facts of each recording of a record; `report` is told of what is wrong, and what is right goes on.
 pub(crate) fn of(
@@ -118,7 +120,7 @@ fn of_call(cdr: &Cdr, id: u64, settings: &Settings) -> Values {
             ExternalVariable1::FirstTag => cdr.tags.first().map(String::as_str),
         },
     );
-    put(fact::EXTERNAL_VARIABLE_2, Some(cdr.tags.join(";").as_str()).filter(|tags| !tags.is_empty()));
+    put(fact::EXTERNAL_VARIABLE_2, Some(joined(&cdr.tags).as_str()).filter(|tags| !tags.is_empty()));
     put(fact::CASE_ID, tagged(cdr, settings.case_id_tag.as_deref()).filter(|case| is_case(case)));
     put(fact::ACCOUNT, tagged(cdr, settings.account_tag.as_deref()));
 
@@ -176,6 +178,21 @@ fn of_recording(recording: &Recording, values: &mut Values, report: &mut dyn FnM
     if *recording.field("deleted") == Field::Bool(true) {
         put("deleted", "true".to_owned());
     }
+}
+
+/// As many of the tags as one value holds, whole ones, with `;` between.
+fn joined(tags: &[String]) -> String {
+    let mut joined = String::new();
+    for tag in tags {
+        if joined.len().saturating_add(tag.len()) >= JOINED_MAX {
+            break;
+        }
+        if !joined.is_empty() {
+            joined.push(';');
+        }
+        joined.push_str(tag);
+    }
+    joined
 }
 
 /// The rest of the first tag that begins so.

@@ -175,6 +175,8 @@ impl Source for Wazo {
     }
 }
 
+recgate_plugin_api::export!(Wazo);
+
 /// What a walk of the monitor folder found.
 struct Walked {
     told_all: bool,

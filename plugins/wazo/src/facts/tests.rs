@@ -301,6 +301,9 @@ fn texts_and_lists_are_bounded() {
     assert_eq!((told.len(), reported.len()), (1000, 2));
     let longest = told[0].values.iter().map(|(_, value)| value.len()).max();
     assert_eq!(longest, Some(1024));
+
+    let item = with(&json!({"tags": vec!["t".repeat(1000); 50]}));
+    assert_eq!(one(&item, PLAIN)[fact::EXTERNAL_VARIABLE_2].len(), 4 * 1000 + 3);
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
