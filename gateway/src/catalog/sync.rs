@@ -255,7 +255,9 @@ impl Synchroniser {
             match self.media.stat(&id, None).await {
                 Ok(_) => {}
                 Err(error) if error.error.code == ErrorCode::NotFound => confirmed.push(id),
-                Err(error) => return Err(error.into()),
+                Err(error) if error.error.code.is_retryable() => return Err(error.into()),
+                // Not to be read isn't gone.
+                Err(error) => tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "not told any more, and not to be asked for"),
             }
         }
         let marked = self.mark(&confirmed, Condition::Missing).await?;
