@@ -1,15 +1,18 @@
 //! Names, days and index rows: pure functions, no I/O, no clock.
+//!
+//! - [`UtcDay`], [`UtcSecond`]: where a recording lies (`S20160606/`), always UTC;
+//! - [`LocalDay`], [`TenantZone`]: which root index (`Index/I20160606.csv`) names it, always the tenant's zone;
+//! - [`RecordingName`], [`Extension`]: `R201606060001170000.wav`, both ways;
+//! - [`IndexRow`], [`IndexKind`]: the rows of the index files.
+//!
+//! All of it covers the instants from 1970-01-01T00:00:00Z to 9999-12-31T23:59:59.999Z: eight digits name a date.
 
-/// How a tenant's names are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NameForm {
-    /// Always with the sequence: `R201606060001170000.wav`.
-    #[default]
-    Long,
-    /// Sequence 0000 without its digits: `R20160606000117.wav`.
-    Short,
-}
+mod day;
+mod index;
+mod name;
+mod zone;
 
-/// A tenant's time zone with its dated changes.
-#[derive(Debug, Clone)]
-pub struct TenantZone;
+pub use day::{LocalDay, UtcDay, UtcSecond};
+pub use index::{IndexKind, IndexRow, append_row, header};
+pub use name::{Extension, ExtensionError, NameForm, RecordingName};
+pub use zone::{LocalTime, TenantZone, ZoneError};
