@@ -11,8 +11,7 @@ use super::{
     Config, Limits, Log, Ssh,
     files::{self, Privacy},
     problems::Mistake,
-    tenants,
-    values,
+    tenants, values,
     walk::{Field, Section},
 };
 
@@ -201,7 +200,9 @@ pub(super) fn duration(
 
 fn integer(section: &mut Section<'_>, key: &'static str, default: u64, (least, most): (u64, u64)) -> usize {
     let field = section.field(key);
-    saturated(field.and_then(|field| field.integer(&format!("{key} = {default}"), least, most)).unwrap_or(default))
+    saturated(
+        field.and_then(|field| field.integer(&format!("{key} = {default}"), least, most)).unwrap_or(default),
+    )
 }
 
 fn saturated(number: u64) -> usize {
@@ -209,9 +210,14 @@ fn saturated(number: u64) -> usize {
 }
 
 /// Finds values that may stand only once.
-#[derive(Default)]
 pub(super) struct Unique<K> {
     lines: BTreeMap<K, usize>,
+}
+
+impl<K> Default for Unique<K> {
+    fn default() -> Self {
+        Self { lines: BTreeMap::new() }
+    }
 }
 
 impl<K: Ord> Unique<K> {

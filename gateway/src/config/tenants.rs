@@ -30,7 +30,7 @@ pub(super) fn tenants(root: &mut Section<'_>, base: &Path) -> Vec<Tenant> {
     let mut tenants: Vec<_> = field
         .sections(HEADER)
         .into_iter()
-        .map(|section| tenant(section, base, &mut ids, &mut names))
+        .filter_map(|section| tenant(section, base, &mut ids, &mut names))
         .collect();
     tenants.sort_by_key(|tenant| tenant.id);
     tenants
@@ -41,7 +41,7 @@ fn tenant(
     base: &Path,
     ids: &mut Unique<u32>,
     names: &mut Unique<String>,
-) -> Tenant {
+) -> Option<Tenant> {
     let id = id(&mut section, ids);
     let name = section
         .required("name", "Write the tenant's login, for example name = \"acme\".")
@@ -56,8 +56,7 @@ fn tenant(
         })
         .unwrap_or_default();
 
-    let (mut ids, mut names, mut default_user) =
-        (Unique::default(), Unique::default(), Unique::default());
+    let (mut ids, mut names, mut default_user) = (Unique::default(), Unique::default(), Unique::default());
     let mut users: Vec<_> = section
         .field("user")
         .map(|field| field.sections("[[tenant.user]]"))
@@ -78,40 +77,43 @@ fn tenant(
     sources.sort_by_key(|source| source.id);
 
     section.finish();
-    Tenant { id, name, zone, name_form, users, sources }
+    Some(Tenant { id, name, zone: zone?, name_form, users, sources })
 }
 
-fn zone(section: &mut Section<'_>) -> TenantZone {
+/// `None` where it, or one of its changes, can't be used.
+fn zone(section: &mut Section<'_>) -> Option<TenantZone> {
     const EXAMPLE: &str = "zone = \"America/Los_Angeles\"";
     const CHANGES: &str = "zone_changes = [{ from = 2025-03-01, zone = \"America/New_York\" }]";
     let first = section
         .required("zone", &format!("Write the tenant's time zone, for example {EXAMPLE}."))
         .and_then(|field| field.parsed(EXAMPLE, values::zone));
+    let field = section.field("zone_changes");
+    let elements = field.as_ref().map(|field| field.elements(CHANGES)).unwrap_or_default();
+    let stated = elements.len();
     let mut changes: Vec<(NaiveDate, Tz)> = Vec::new();
-    let elements = section.field("zone_changes").map(|field| field.elements(CHANGES));
-    for element in elements.unwrap_or_default() {
+    for element in elements {
         let Some(mut change) = element.section() else { continue };
-        let from = change.required("from", "Write the local date from which it holds.").and_then(|field| {
-            let date = values::date(field.value()).map_err(|mistake| field.report(mistake)).ok()?;
-            if changes.last().is_some_and(|(last, _)| *last >= date) {
-                field.report(Mistake::new(
-                    "the date is not after that of the change before",
-                    "Put the changes in the order of their dates, one a date.",
-                ));
-            }
-            Some(date)
-        });
+        let from = change
+            .required("from", "Write the local date from which it holds.")
+            .and_then(|field| values::date(field.value()).map_err(|mistake| field.report(mistake)).ok());
         let zone = change
             .required("zone", "Write the time zone that holds from then on.")
             .and_then(|field| field.parsed(EXAMPLE, values::zone));
         change.finish();
         changes.extend(from.zip(zone));
     }
-    tenant_zone(first.unwrap_or(Tz::UTC), changes)
-}
-
-fn tenant_zone(_first: Tz, _changes: Vec<(NaiveDate, Tz)>) -> TenantZone {
-    TenantZone
+    let first = first.filter(|_| changes.len() == stated)?;
+    match TenantZone::new(first, changes) {
+        Ok(zone) => Some(zone),
+        Err(error) => {
+            let mistake = Mistake::new(error.to_string(), "Correct zone_changes.");
+            match field {
+                Some(field) => field.report(mistake),
+                None => section.report(mistake),
+            }
+            None
+        }
+    }
 }
 
 fn user(
@@ -159,8 +161,10 @@ fn user(
         let path = read::path(&field, HASH_FILE, base)?;
         let text = files::read(&path, 4096, Privacy::Secret);
         let hash = text.and_then(|text| {
-            values::password_hash(text.trim())
-                .map_err(|mistake| Mistake { wrong: format!("{}: {}", path.display(), mistake.wrong), ..mistake })
+            values::password_hash(text.trim()).map_err(|mistake| Mistake {
+                wrong: format!("{}: {}", path.display(), mistake.wrong),
+                ..mistake
+            })
         });
         hash.map_err(|mistake| field.report(mistake)).ok()
     });
@@ -269,7 +273,8 @@ fn plugin_name(text: &str) -> Result<String, Mistake> {
     if Path::new(text).is_absolute() && text.ends_with(".so") && !text.contains('\0') {
         return Ok(text.to_owned());
     }
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
     if !text.is_empty() && text.len() <= 63 && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }

@@ -70,9 +70,8 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, Mistake> {
 pub(super) fn name(text: &str) -> Result<String, Mistake> {
     let mut letters = text.bytes();
     let begins = letters.next().is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit());
-    let goes_on = letters.all(|byte| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-')
-    });
+    let goes_on = letters
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-'));
     if begins && goes_on && text.len() <= 63 {
         return Ok(text.to_owned());
     }
