@@ -367,7 +367,7 @@ fn bad_values_of_a_user() {
             &hash,
             "password_hash = \"hunter2\"",
             "9:17: tenant[0].user[0].password_hash: this is no password hash in \
-          the PHC string format. Write what `recgate hash-password` prints.",
+          the PHC string format (password hash string missing field). Write what `recgate hash-password` prints.",
         ),
         (
             &hash,
