@@ -1,1 +1,195 @@
-//! (being written)
+//! The admin API: HTTP with JSON, on a Unix socket in the data folder.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /v1/status` | a [`Status`] |
+//! | `POST /v1/state/backup` with `{"directory": "/…"}` | a [`BackupReport`] |
+//!
+//! What fails answers `{"error": "…"}` with a status of 4xx or 5xx. Who may connect: root, and the user that the
+//! gateway runs as; the kernel says who it is.
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub mod client;
+pub mod ready;
+
+mod lock;
+mod server;
+mod socket;
+
+pub use lock::{DataDirLock, LockError};
+pub use server::{AdminServer, router};
+pub use socket::SocketError;
+
+use crate::sources::SourceStatus;
+
+/// What the admin API can ask of a running gateway.
+#[async_trait]
+pub trait Operations: Send + Sync + 'static {
+    /// How the gateway is.
+    async fn status(&self) -> Status;
+
+    /// Writes a consistent copy of the state into a folder that is empty or not there yet. The path is absolute.
+    ///
+    /// # Errors
+    /// What was wrong, for the operator.
+    async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String>;
+}
+
+/// How a gateway is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The gateway's version.
+    pub version: String,
+    /// When it started.
+    pub started: DateTime<Utc>,
+    /// Its process id.
+    pub pid: u32,
+    /// Its data folder.
+    pub data_dir: PathBuf,
+    /// Whether it takes no new sessions because it is being stopped.
+    pub draining: bool,
+    /// Where it listens.
+    pub doors: Vec<DoorStatus>,
+    /// Who is connected.
+    pub sessions: SessionCounts,
+    /// Its tenants.
+    pub tenants: Vec<TenantStatus>,
+    /// The ends of the journal's chains.
+    pub journals: Vec<JournalHead>,
+}
+
+/// A listening address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoorStatus {
+    /// `sftp`.
+    pub door: String,
+    /// The address and port.
+    pub address: String,
+    /// Fingerprints of the host keys (`SHA256:…`).
+    pub host_keys: Vec<String>,
+}
+
+/// Connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCounts {
+    /// All connections.
+    pub connections: u64,
+    /// Those that have logged in.
+    pub sessions: u64,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantStatus {
+    /// Its immutable id.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its recordings by state.
+    pub recordings: RecordingCounts,
+    /// Its sources.
+    pub sources: Vec<SourceReport>,
+}
+
+/// Recordings by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingCounts {
+    /// Known, not yet named.
+    pub learned: u64,
+    /// In the tree.
+    pub published: u64,
+    /// Not placed.
+    pub orphans: u64,
+    /// Their media has vanished.
+    pub missing: u64,
+}
+
+/// A source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Its id in the tenant.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its plugin.
+    pub plugin: String,
+    /// When the last full scan ended; `None` before the first.
+    pub last_scan: Option<DateTime<Utc>>,
+    /// Seconds by which its watermark is behind the clock; `None` while it can't tell.
+    pub lag_seconds: Option<u64>,
+    /// How its plugin is, and what was wrong last.
+    #[serde(flatten)]
+    pub plugin_status: PluginStatus,
+}
+
+/// The serialised form of [`SourceStatus`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    /// See [`SourceStatus::available`].
+    pub available: bool,
+    /// See [`SourceStatus::running_calls`].
+    pub running_calls: u64,
+    /// See [`SourceStatus::abandoned_calls`].
+    pub abandoned_calls: u64,
+    /// See [`SourceStatus::last_error`].
+    pub last_error: Option<String>,
+}
+
+impl From<SourceStatus> for PluginStatus {
+    fn from(status: SourceStatus) -> Self {
+        let count = |calls: usize| u64::try_from(calls).unwrap_or(u64::MAX);
+        Self {
+            available: status.available,
+            running_calls: count(status.running_calls),
+            abandoned_calls: count(status.abandoned_calls),
+            last_error: status.last_error,
+        }
+    }
+}
+
+/// The end of a chain of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalHead {
+    /// `governance` or `access`.
+    pub chain: String,
+    /// Number of the last entry; 0 for an empty chain.
+    pub sequence: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What a backup has written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// The folder.
+    pub directory: PathBuf,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Up to where it reaches.
+    pub journals: Vec<JournalHead>,
+}
+
+/// The body of a request for a backup.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupRequest {
+    directory: PathBuf,
+}
+
+/// What is answered where something fails.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ErrorBody {
+    error: String,
+}
+
+type SharedOperations = Arc<dyn Operations>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Tenants with their users and sources.
+
+use std::{path::Path, time::Duration};
+
+use chrono::NaiveDate;
+use chrono_tz::Tz;
+
+use super::{
+    Source, Tenant, Unmatched, User,
+    files::{self, Privacy},
+    problems::Mistake,
+    read::{self, Unique},
+    values,
+    walk::{Field, Section},
+};
+use crate::{
+    identity::Role,
+    layout::{NameForm, TenantZone},
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// All tenants, by ascending id.
+pub(super) fn tenants(root: &mut Section<'_>, base: &Path) -> Vec<Tenant> {
+    const HEADER: &str = "[[tenant]]";
+    let Some(field) = root.required("tenant", "Add a [[tenant]] with its id, name and zone.") else {
+        return Vec::new();
+    };
+    let (mut ids, mut names) = (Unique::default(), Unique::default());
+    let mut tenants: Vec<_> = field
+        .sections(HEADER)
+        .into_iter()
+        .filter_map(|section| tenant(section, base, &mut ids, &mut names))
+        .collect();
+    tenants.sort_by_key(|tenant| tenant.id);
+    tenants
+}
+
+fn tenant(
+    mut section: Section<'_>,
+    base: &Path,
+    ids: &mut Unique<u32>,
+    names: &mut Unique<String>,
+) -> Option<Tenant> {
+    let id = id(&mut section, ids);
+    let name = section
+        .required("name", "Write the tenant's login, for example name = \"acme\".")
+        .and_then(|field| name(&field, names))
+        .unwrap_or_default();
+    let zone = zone(&mut section);
+    let name_form = section
+        .field("name_form")
+        .and_then(|field| {
+            let forms = [("long", NameForm::Long), ("short", NameForm::Short)];
+            field.parsed("name_form = \"long\"", |text| values::choice(text, &forms))
+        })
+        .unwrap_or_default();
+
+    let (mut ids, mut names, mut default_user) = (Unique::default(), Unique::default(), Unique::default());
+    let mut users: Vec<_> = section
+        .field("user")
+        .map(|field| field.sections("[[tenant.user]]"))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|section| user(section, base, &mut ids, &mut names, &mut default_user))
+        .collect();
+    users.sort_by_key(|user| user.id);
+
+    let (mut ids, mut names) = (Unique::default(), Unique::default());
+    let mut sources: Vec<_> = section
+        .field("source")
+        .map(|field| field.sections("[[tenant.source]]"))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|section| source(section, &mut ids, &mut names))
+        .collect();
+    sources.sort_by_key(|source| source.id);
+
+    section.finish();
+    Some(Tenant { id, name, zone: zone?, name_form, users, sources })
+}
+
+/// `None` where it, or one of its changes, can't be used.
+fn zone(section: &mut Section<'_>) -> Option<TenantZone> {
+    const EXAMPLE: &str = "zone = \"America/Los_Angeles\"";
+    const CHANGES: &str = "zone_changes = [{ from = 2025-03-01, zone = \"America/New_York\" }]";
+    let first = section
+        .required("zone", &format!("Write the tenant's time zone, for example {EXAMPLE}."))
+        .and_then(|field| field.parsed(EXAMPLE, values::zone));
+    let field = section.field("zone_changes");
+    let elements = field.as_ref().map(|field| field.elements(CHANGES)).unwrap_or_default();
+    let stated = elements.len();
+    let mut changes: Vec<(NaiveDate, Tz)> = Vec::new();
+    for element in elements {
+        let Some(mut change) = element.section() else { continue };
+        let from = change
+            .required("from", "Write the local date from which it holds.")
+            .and_then(|field| values::date(field.value()).map_err(|mistake| field.report(mistake)).ok());
+        let zone = change
+            .required("zone", "Write the time zone that holds from then on.")
+            .and_then(|field| field.parsed(EXAMPLE, values::zone));
+        change.finish();
+        changes.extend(from.zip(zone));
+    }
+    let first = first.filter(|_| changes.len() == stated)?;
+    match TenantZone::new(first, changes) {
+        Ok(zone) => Some(zone),
+        Err(error) => {
+            let mistake = Mistake::new(error.to_string(), "Correct zone_changes.");
+            match field {
+                Some(field) => field.report(mistake),
+                None => section.report(mistake),
+            }
+            None
+        }
+    }
+}
+
+fn user(
+    mut section: Section<'_>,
+    base: &Path,
+    ids: &mut Unique<u32>,
+    names: &mut Unique<String>,
+    default_user: &mut Unique<()>,
+) -> User {
+    const HASH: &str = "password_hash = \"$argon2id$…\"";
+    const HASH_FILE: &str = "password_hash_file = \"acme.hash\"";
+    const KEYS: &str = "authorized_keys = [\"ssh-ed25519 AAAA… jane\"]";
+    const KEYS_FILE: &str = "authorized_keys_file = \"acme.pub\"";
+
+    let id_field = section.required("id", "Write a number that no other user of the tenant has, for ever.");
+    let id = id_field.as_ref().and_then(|field| checked_id(field, ids)).unwrap_or_default();
+    let named = section.field("name");
+    if named.is_none()
+        && let Some(field) = &id_field
+    {
+        default_user.check(field, (), "without a name this is the tenant's default user, whose place");
+    }
+    let name = named.and_then(|field| name(&field, names));
+    let role = section
+        .required("role", "Write role = \"downloader\", \"manager\", \"administrator\" or \"auditor\".")
+        .and_then(|field| {
+            let roles = [
+                ("downloader", Role::Downloader),
+                ("manager", Role::Manager),
+                ("administrator", Role::Administrator),
+                ("auditor", Role::Auditor),
+            ];
+            field.parsed("role = \"downloader\"", |text| values::choice(text, &roles))
+        })
+        .unwrap_or(Role::Downloader);
+
+    let inline = section.field("password_hash");
+    let by_file = section.field("password_hash_file");
+    if let (Some(_), Some(field)) = (&inline, &by_file) {
+        field.report(Mistake::new("the user has password_hash as well", "Remove one of the two."));
+    }
+    let mut has_credentials = inline.is_some() || by_file.is_some();
+    let password_hash = inline.and_then(|field| field.parsed(HASH, values::password_hash)).or_else(|| {
+        let field = by_file?;
+        let path = read::path(&field, HASH_FILE, base)?;
+        let text = files::read(&path, 4096, Privacy::Secret);
+        let hash = text.and_then(|text| {
+            values::password_hash(text.trim()).map_err(|mistake| Mistake {
+                wrong: format!("{}: {}", path.display(), mistake.wrong),
+                ..mistake
+            })
+        });
+        hash.map_err(|mistake| field.report(mistake)).ok()
+    });
+
+    let mut authorized_keys = Vec::new();
+    for element in section.field("authorized_keys").map(|field| field.elements(KEYS)).unwrap_or_default() {
+        has_credentials = true;
+        authorized_keys.extend(element.parsed(KEYS, values::authorized_key));
+    }
+    if let Some(field) = section.field("authorized_keys_file") {
+        has_credentials = true;
+        keys_of_file(&field, KEYS_FILE, base, &mut authorized_keys);
+    }
+    if !has_credentials {
+        section.report(Mistake::new(
+            "the user can't log in, having neither a password nor a key",
+            "Add password_hash (from `recgate hash-password`) or authorized_keys.",
+        ));
+    }
+    section.finish();
+    User { id, name, role, password_hash, authorized_keys }
+}
+
+fn keys_of_file(field: &Field<'_>, example: &str, base: &Path, keys: &mut Vec<String>) {
+    let Some(path) = read::path(field, example, base) else { return };
+    let text = match files::read(&path, 1 << 20, Privacy::Trusted) {
+        Ok(text) => text,
+        Err(mistake) => return field.report(mistake),
+    };
+    let before = keys.len();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match values::authorized_key(line) {
+            Ok(key) => keys.push(key),
+            Err(mistake) => field.report(Mistake {
+                wrong: format!("{}, line {}: {}", path.display(), number + 1, mistake.wrong),
+                ..mistake
+            }),
+        }
+    }
+    if keys.len() == before {
+        let wrong = format!("{} holds no usable key", path.display());
+        field.report(Mistake::new(wrong, "Put the lines of OpenSSH .pub files there."));
+    }
+}
+
+fn source(mut section: Section<'_>, ids: &mut Unique<u32>, names: &mut Unique<String>) -> Source {
+    let id = id(&mut section, ids);
+    let name = section
+        .required("name", "Write a name for people, for example name = \"pbx\".")
+        .and_then(|field| name(&field, names))
+        .unwrap_or_default();
+    let plugin = section
+        .required("plugin", "Write the plugin's name, for example plugin = \"wazo\".")
+        .and_then(|field| field.parsed("plugin = \"wazo\"", plugin_name))
+        .unwrap_or_default();
+    let in_process = section.field("isolation").and_then(|field| {
+        field.parsed("isolation = \"in-process\"", |text| match text {
+            "in-process" => Ok(true),
+            "process" => Err(Mistake::new(
+                "plugins can't run in a process of their own yet",
+                "Write \"in-process\" if you trust the plugin as you trust the gateway.",
+            )),
+            _ => values::choice(text, &[("in-process", true)]),
+        })
+    });
+    let sha256 = section.field("sha256").and_then(|field| field.parsed("sha256 = \"…\"", values::sha256));
+    let metadata_wait = read::duration(&mut section, "metadata_wait", DAY, (Duration::ZERO, 90 * DAY));
+    let unmatched = section.field("unmatched").and_then(|field| {
+        let choices = [("orphan", Unmatched::Orphan), ("publish", Unmatched::Publish)];
+        field.parsed("unmatched = \"orphan\"", |text| values::choice(text, &choices))
+    });
+    let (short, minute) = (Duration::from_millis(100), Duration::from_secs(60));
+    let scan_interval = read::duration(&mut section, "scan_interval", minute, (short, 7 * DAY));
+    let call_timeout = read::duration(&mut section, "call_timeout", minute / 2, (short, 60 * minute));
+    let settings = match section.field("settings") {
+        None => serde_json::Value::Object(serde_json::Map::new()),
+        Some(field) if field.value().is_table() => {
+            values::json(field.value()).map_err(|mistake| field.report(mistake)).unwrap_or_default()
+        }
+        Some(field) => {
+            // Says what was expected.
+            let _ = field.section();
+            serde_json::Value::Null
+        }
+    };
+    section.finish();
+    Source {
+        id,
+        name,
+        plugin,
+        in_process: in_process.unwrap_or(false),
+        sha256,
+        metadata_wait,
+        unmatched: unmatched.unwrap_or(Unmatched::Orphan),
+        scan_interval,
+        call_timeout,
+        settings,
+    }
+}
+
+fn plugin_name(text: &str) -> Result<String, Mistake> {
+    if Path::new(text).is_absolute() && text.ends_with(".so") && !text.contains('\0') {
+        return Ok(text.to_owned());
+    }
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    if !text.is_empty() && text.len() <= 63 && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(Mistake::new(
+        format!("\"{}\" is no plugin", values::shortened(text)),
+        "Write its name (a-z, 0-9, '_', '-'), or the absolute path of a .so in a plugin folder.",
+    ))
+}
+
+fn id(section: &mut Section<'_>, ids: &mut Unique<u32>) -> u32 {
+    section
+        .required("id", "Write a number that nothing else here has; it must never change.")
+        .and_then(|field| checked_id(&field, ids))
+        .unwrap_or_default()
+}
+
+fn checked_id(field: &Field<'_>, ids: &mut Unique<u32>) -> Option<u32> {
+    let id = u32::try_from(field.integer("id = 1", 1, u64::from(u32::MAX))?).ok()?;
+    ids.check(field, id, &format!("the id {id}"));
+    Some(id)
+}
+
+fn name(field: &Field<'_>, names: &mut Unique<String>) -> Option<String> {
+    let name = field.parsed("name = \"acme\"", values::name)?;
+    names.check(field, name.clone(), &format!("the name {name}"));
+    Some(name)
+}

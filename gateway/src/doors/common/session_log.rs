@@ -1,0 +1,128 @@
+//! What a session writes to the log: a line when it logs in and when it closes, one a transfer, one a refusal.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::vfs::{Refusal, RefusalKind, VPath};
+
+/// A session's identity in the log, and its totals.
+#[derive(Debug)]
+pub struct SessionLog {
+    door: &'static str,
+    number: u64,
+    peer: SocketAddr,
+    opened: Instant,
+    login: OnceLock<Arc<str>>,
+    files: AtomicU64,
+    bytes: AtomicU64,
+    refusals: AtomicU64,
+}
+
+/// A file that was read, or a part of it.
+#[derive(Debug, Clone)]
+pub struct Transfer<'a> {
+    /// What was read.
+    pub path: &'a VPath,
+    /// The lowest offset that was read.
+    pub from: u64,
+    /// Bytes that were sent.
+    pub bytes: u64,
+    /// Whether the whole file was sent (from `from` on).
+    pub complete: bool,
+    /// From open to close.
+    pub duration: Duration,
+}
+
+impl SessionLog {
+    /// A connection from `peer` through `door`. Nothing is logged before the login: a port scan makes no noise.
+    pub fn new(door: &'static str, peer: SocketAddr) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        Self {
+            door,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            peer,
+            opened: Instant::now(),
+            login: OnceLock::new(),
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// Distinguishes the sessions of one run of the gateway.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Where the client is.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Somebody logged in, `with` a password or a key.
+    pub fn logged_in(&self, login: &Arc<str>, with: &str, client: &str) {
+        // A session has one login; a second call can't be.
+        let _ = self.login.set(Arc::clone(login));
+        tracing::info!(door = self.door, session = self.number, peer = %self.peer, %login, with, client, "session opened");
+    }
+
+    /// A login failed. `login` is what was typed.
+    pub fn login_failed(&self, login: &str, reason: &str) {
+        let login: String = login.chars().take(80).collect();
+        tracing::warn!(door = self.door, session = self.number, peer = %self.peer, ?login, reason, "login failed");
+    }
+
+    /// A file was read and closed.
+    pub fn transferred(&self, transfer: &Transfer<'_>) {
+        self.bytes.fetch_add(transfer.bytes, Ordering::Relaxed);
+        if transfer.bytes == 0 && !transfer.complete {
+            return;
+        }
+        self.files.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            door = self.door, session = self.number, login = self.login(), path = %transfer.path,
+            from = transfer.from, bytes = transfer.bytes, complete = transfer.complete,
+            seconds = transfer.duration.as_secs_f64(), "transfer"
+        );
+    }
+
+    /// Something was refused. A path that isn't there is no news: it is logged at `debug`.
+    pub fn refused(&self, operation: &str, path: &dyn std::fmt::Display, refusal: &Refusal) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        let (session, login, path, kind) = (self.number, self.login(), path.to_string(), refusal.kind);
+        let (reason, detail) = (&*refusal.client, &refusal.detail);
+        match kind {
+            RefusalKind::NotFound => {
+                tracing::debug!(door = self.door, session, login, operation, path, ?kind, reason, detail, "refused");
+            }
+            RefusalKind::Internal => {
+                tracing::error!(door = self.door, session, login, operation, path, ?kind, reason, detail, "refused");
+            }
+            _ => tracing::info!(door = self.door, session, login, operation, path, ?kind, reason, detail, "refused"),
+        }
+    }
+
+    /// The session is over.
+    pub fn closed(&self, reason: &str) {
+        let (session, peer, login) = (self.number, self.peer, self.login());
+        let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let (refusals, seconds) = (self.refusals.load(Ordering::Relaxed), self.opened.elapsed().as_secs_f64());
+        if self.login.get().is_some() {
+            tracing::info!(
+                door = self.door, session, %peer, login, files, bytes, refusals, seconds, reason, "session closed"
+            );
+        } else {
+            tracing::debug!(door = self.door, session, %peer, seconds, reason, "connection closed without a login");
+        }
+    }
+
+    fn login(&self) -> &str {
+        self.login.get().map_or("", |login| login)
+    }
+}
