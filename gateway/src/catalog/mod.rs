@@ -34,6 +34,7 @@ pub use entries::{Entry, Learned, Published, Subject};
 pub use index::IndexPart;
 pub use ingest::Ingested;
 pub use keys::Place;
+pub use publish::applied;
 pub use rows::{Condition, Counts, Details, FolderRow, Frozen, IndexFile, Listed, Recording, RootIndexRow, SourceRow};
 pub use sync::{Progress, Synchroniser};
 

@@ -1,7 +1,7 @@
 //! Recording changes: journal first, store second, other views third; and catching up after a crash.
 
-use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, txn::Txn};
-use crate::state::{Entry as JournalEntry, JournalReader};
+use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
+use crate::state::{Entry as JournalEntry, JournalReader, Store};
 
 /// Entries that are applied in one commit while catching up.
 const REPLAY: usize = 1000;
@@ -15,7 +15,7 @@ impl Catalog {
 
     /// The number of the last entry that the store has applied.
     pub async fn applied(&self) -> Result<u64, CatalogError> {
-        Ok(self.row(keys::APPLIED).await?.unwrap_or(0))
+        applied(&*self.store).await
     }
 
     pub(super) async fn ensure_caught_up(&self, writer: &mut Writer) -> Result<(), CatalogError> {
@@ -79,6 +79,14 @@ impl Catalog {
             view.apply(entries, last).await;
         }
         Ok(())
+    }
+}
+
+/// The number of the last entry that a catalog's store has applied.
+pub async fn applied(store: &dyn Store) -> Result<u64, CatalogError> {
+    match store.get(keys::APPLIED).await? {
+        Some(row) => rows::decode(&row.value),
+        None => Ok(0),
     }
 }
 
