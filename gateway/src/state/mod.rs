@@ -2,10 +2,17 @@
 //!
 //! Everything above is written on [`Store`]; its engines are held to one shared suite of tests.
 
+#[cfg(test)]
+mod crash;
 mod files;
 pub mod journal;
 mod redb;
+#[cfg(test)]
+mod shim;
+mod sled;
 mod store;
+#[cfg(test)]
+mod suite;
 
 pub use files::{DataDirLock, LockError, durable_write, gateway_id, sync_folder};
 pub use journal::{
@@ -13,4 +20,5 @@ pub use journal::{
     Recovery, Report,
 };
 pub use redb::RedbStore;
+pub use sled::{OpenState, Opened, SledStore};
 pub use store::{Batch, Condition, MAX_PAGE, Page, Row, Store, StoreError, Versioned};
