@@ -102,29 +102,7 @@ impl SledStore {
     /// [`StoreError::Engine`] when another process has it open, [`StoreError::Io`] when the folder can't be moved,
     /// made or read. Damage is no error but [`OpenState::Rebuild`].
     pub fn open(dir: &Path) -> Result<Opened, StoreError> {
-        let name = dir.display().to_string();
-        let io_error = |source| StoreError::Io { store: name.clone(), source };
-        if !clean::is_released(dir, RELEASE_LIMIT).map_err(io_error)? {
-            return Err(StoreError::Engine { store: name, detail: "another process has it open".into() });
-        }
-        let marker = Marker::take(dir).map_err(io_error)?;
-        let there = dir.symlink_metadata().is_ok();
-        let doubt = match marker {
-            _ if !there => "there is no store yet".to_owned(),
-            Err(doubt) => doubt,
-            Ok(marker) => match open_clean(&name, dir, &marker)? {
-                Ok(state) => return Ok(Self::opened(name, dir, state, OpenState::Clean)),
-                Err(doubt) => doubt,
-            },
-        };
-        let set_aside = if there { Some(clean::set_aside(dir).map_err(io_error)?) } else { None };
-        std::fs::create_dir_all(parent(dir)).map_err(io_error)?;
-        let database = match open_guarded(dir)? {
-            Ok(database) => database,
-            Err(detail) => return Err(StoreError::Engine { store: name, detail }),
-        };
-        let state = State::Open { database, version: first_version() };
-        Ok(Self::opened(name, dir, state, OpenState::Rebuild { set_aside, reason: doubt }))
+        open_with_limit(dir, RELEASE_LIMIT)
     }
 
     /// Writes everything to the disk and notes that the store was stopped cleanly. Later operations fail.
@@ -208,6 +186,32 @@ impl Store for SledStore {
     async fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
         self.work(move |inner| inner.commit(&batch)).await
     }
+}
+
+fn open_with_limit(dir: &Path, limit: Duration) -> Result<Opened, StoreError> {
+    let name = dir.display().to_string();
+    let io_error = |source| StoreError::Io { store: name.clone(), source };
+    if !clean::is_released(dir, limit).map_err(io_error)? {
+        return Err(StoreError::Engine { store: name, detail: "another process has it open".into() });
+    }
+    let marker = Marker::take(dir).map_err(io_error)?;
+    let there = dir.symlink_metadata().is_ok();
+    let doubt = match marker {
+        _ if !there => "there is no store yet".to_owned(),
+        Err(doubt) => doubt,
+        Ok(marker) => match open_clean(&name, dir, &marker)? {
+            Ok(state) => return Ok(SledStore::opened(name, dir, state, OpenState::Clean)),
+            Err(doubt) => doubt,
+        },
+    };
+    let set_aside = if there { Some(clean::set_aside(dir).map_err(io_error)?) } else { None };
+    std::fs::create_dir_all(parent(dir)).map_err(io_error)?;
+    let database = match open_guarded(dir)? {
+        Ok(database) => database,
+        Err(detail) => return Err(StoreError::Engine { store: name, detail }),
+    };
+    let state = State::Open { database, version: first_version() };
+    Ok(SledStore::opened(name, dir, state, OpenState::Rebuild { set_aside, reason: doubt }))
 }
 
 impl Inner {

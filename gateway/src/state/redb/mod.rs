@@ -390,8 +390,8 @@ fn put_meta(name: &str, database: &Database, version: u64) -> Result<(), StoreEr
 /// Where a fresh store's counter starts: above what a store that it replaces can have reached with less than a
 /// million commits a second, so that versions aren't used again after a rebuild either.
 pub(super) fn first_version() -> u64 {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    seconds.saturating_mul(1 << 20)
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or_default().saturating_mul(1 << 10)
 }
 
 fn check_format(engine: &Engine) -> Result<(), StoreError> {
@@ -544,3 +544,6 @@ fn engine_error(name: &str, error: impl Into<::redb::Error>) -> StoreError {
         other => StoreError::Engine { store, detail: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;
