@@ -256,6 +256,31 @@ async fn a_failed_fsync_stops_the_journal_for_good() {
     }
 }
 
+/// Whole entries that were never synced (a killed process, a failed fsync) are durable once a start has taken them.
+#[tokio::test]
+async fn what_a_start_takes_over_is_made_durable() {
+    for seed in 0..40 {
+        let longer = Disk::new(1);
+        journal_of(&longer, 5).await;
+        let name = last_segment(&longer);
+        let whole = longer.content(&name);
+        let disk = Disk::new(seed);
+        let settled = whole.split_inclusive(|byte| *byte == b'\n').take(3).map(<[u8]>::len).sum::<usize>();
+        disk.put(&name, Some(whole[..settled].to_vec()));
+        let file = DiskFolder(Arc::clone(&disk)).open(&name).unwrap();
+        file.write_at(settled as u64, &whole[settled..]).unwrap();
+        if seed % 2 == 0 {
+            // The kernel takes the pages for clean now, though they aren't on the disk.
+            disk.fail_syncs(true);
+            file.sync().unwrap_err();
+            disk.fail_syncs(false);
+        }
+        assert_eq!(open(&disk, 3).unwrap().1.head.sequence, 5);
+        disk.reboot();
+        assert_eq!(open(&disk, 5).unwrap().1.head.sequence, 5, "seed {seed}");
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_leaves_whole_entries() {
     for room in [0, 1, 100, 200, 400, 5000, 20_000] {

@@ -301,7 +301,7 @@ impl Worker {
         }
         let mut next = before.sequence.saturating_add(1);
         for job in jobs {
-            let outcome = settled.as_ref().map(|()| ()).map_err(|()| self.poison_error());
+            let outcome = settled.map_err(|()| self.poison_error());
             // Who asked may have gone; what was written stays.
             match job {
                 Job::Append { bodies, answer, .. } => {
