@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -9,7 +10,8 @@ use uuid::Uuid;
 
 /// Replaces a file's content so that after a power loss it has the old content or the new, never a part.
 ///
-/// Writes a temporary file beside it, syncs that, renames it, and syncs the folder. Blocking.
+/// Writes a temporary file beside it, syncs that, renames it, and syncs the folder. The file
+/// is its owner's alone (mode 0600). One caller at a time for a path. Blocking.
 ///
 /// # Errors
 ///
@@ -22,7 +24,8 @@ pub fn durable_write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary_name.push(".tmp");
     let temporary = path.with_file_name(temporary_name);
     let written = (|| {
-        let mut file = File::create(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)

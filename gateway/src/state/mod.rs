@@ -17,7 +17,7 @@ mod suite;
 pub use files::{DataDirLock, LockError, durable_write, gateway_id, sync_folder};
 pub use journal::{
     Appended, Chain, Cut, Entry, Head, Journal, JournalError, JournalOptions, JournalReader, NewEntry,
-    Recovery, Report,
+    Recovery, Report, Segment,
 };
 pub use redb::RedbStore;
 pub use sled::{OpenState, Opened, SledStore};

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::format::{MAX_ENTRY_BYTES, segment_name};
@@ -52,7 +53,7 @@ async fn journal_of(disk: &Arc<Disk>, count: u64) {
 }
 
 fn last_segment(disk: &Arc<Disk>) -> String {
-    disk.names().into_iter().filter(|name| format::segment_first(name).is_some()).next_back().unwrap()
+    disk.names().into_iter().rfind(|name| format::segment_first(name).is_some()).unwrap()
 }
 
 #[tokio::test]
@@ -379,7 +380,7 @@ async fn only_what_one_write_can_have_torn_is_cut() {
     disk.put(&name, Some([lines[0], lines[1], second].concat()));
     let error = open(&disk, 0).unwrap_err().to_string();
     assert!(error.contains("stands where 3 should"), "{error}");
-    disk.put(&name, Some([lines[0], lines[1], &lines[3][..]].concat()));
+    disk.put(&name, Some([lines[0], lines[1], lines[3]].concat()));
     assert!(open(&disk, 0).is_err());
 }
 
@@ -556,4 +557,82 @@ async fn a_copy_is_a_chain_of_its_own() {
     let on_disk: u64 =
         journal.segments().unwrap().iter().map(|segment| segment.path.metadata().unwrap().len()).sum();
     assert_eq!(settled, on_disk);
+}
+
+/// A chain as the first release wrote it. It must stay readable for ever.
+#[test]
+fn the_first_release_is_read() {
+    let disk = Disk::new(12);
+    disk.put(&segment_name(1), Some(include_bytes!("fixtures/1.jsonl").to_vec()));
+    let (journal, recovery) = open(&disk, 3).unwrap();
+    assert_eq!(recovery.cut, None);
+    let entries: Vec<Entry> = journal.read_from(1).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(entries.len(), 3);
+    assert_eq!((entries[2].sequence, entries[2].kind.as_str()), (3, "hold.placed"));
+    assert_eq!(entries[2].data, json!({"case": "4711", "reason": "ü\n\""}));
+    assert_eq!(entries[2].gateway.to_string(), "6f1c2a3b-0000-4000-8000-00000000000a");
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Remove(usize, usize),
+    Repeat(usize, usize),
+    Insert(usize, Vec<u8>),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let bytes =
+        prop_oneof![proptest::collection::vec(any::<u8>(), 1..50), Just(b"\n".to_vec()), Just(vec![0; 512]),];
+    prop_oneof![
+        (any::<usize>(), 1..600_usize).prop_map(|(at, length)| Change::Remove(at, length)),
+        (any::<usize>(), 1..600_usize).prop_map(|(at, length)| Change::Repeat(at, length)),
+        (any::<usize>(), bytes).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is done to a segment, what was synced is there as it was, or the journal doesn't open.
+    #[test]
+    fn a_changed_segment_is_never_taken_for_the_chain(changes in proptest::collection::vec(change(), 1..4), applied in 0..2_u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let disk = Disk::new(13);
+        runtime.block_on(journal_of(&disk, 8));
+        let name = last_segment(&disk);
+        let whole = disk.content(&name);
+        let mut content = whole.clone();
+        for change in changes {
+            let end = |at: usize, length: usize| (at + length).min(content.len());
+            match change {
+                Change::Remove(at, length) => {
+                    let at = at % (content.len() + 1);
+                    let end = end(at, length);
+                    content.drain(at..end);
+                }
+                Change::Repeat(at, length) => {
+                    let at = at % (content.len() + 1);
+                    let part = content[at..end(at, length)].to_vec();
+                    content.splice(at..at, part);
+                }
+                Change::Insert(at, bytes) => {
+                    let at = at % (content.len() + 1);
+                    content.splice(at..at, bytes);
+                }
+            }
+        }
+        disk.put(&name, Some(content.clone()));
+        if let Ok((journal, recovery)) = open(&disk, applied * 8) {
+            prop_assert!(content.starts_with(&whole));
+            prop_assert_eq!(recovery.cut.is_some(), content.len() > whole.len());
+            prop_assert_eq!(numbers(&journal), (1..=8).collect::<Vec<_>>());
+        }
+        // Without the mark there may be less, but nothing else.
+        disk.put(MARK, None);
+        disk.put(&name, Some(content));
+        if let Ok((journal, _)) = open(&disk, 0) {
+            let found = numbers(&journal);
+            prop_assert_eq!(&found, &(1..=found.len() as u64).collect::<Vec<_>>());
+        }
+    }
 }

@@ -104,7 +104,10 @@ enum Job {
         answer: oneshot::Sender<Result<Appended, JournalError>>,
         _room: OwnedSemaphorePermit,
     },
-    Sync(oneshot::Sender<Result<(), JournalError>>),
+    Sync {
+        answer: oneshot::Sender<Result<(), JournalError>>,
+        _room: OwnedSemaphorePermit,
+    },
 }
 
 impl Writer {
@@ -177,10 +180,8 @@ impl Writer {
     pub(super) async fn sync(&self) -> Result<(), JournalError> {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| ended())?;
         let (answer, result) = oneshot::channel();
-        self.push(Job::Sync(answer));
-        let result = result.await.map_err(|_| ended())?;
-        drop(room);
-        result
+        self.push(Job::Sync { answer, _room: room });
+        result.await.map_err(|_| ended())?
     }
 
     fn push(&self, job: Job) {
@@ -291,7 +292,7 @@ impl Worker {
     fn handle(&mut self, jobs: Vec<Job>) {
         let before = self.head;
         let written = self.write(&jobs);
-        let wants_sync = jobs.iter().any(|job| matches!(job, Job::Sync(_))) || self.overdue();
+        let wants_sync = jobs.iter().any(|job| matches!(job, Job::Sync { .. })) || self.overdue();
         let settled = match written {
             Ok(()) if wants_sync || self.chain == Chain::Governance => self.sync(),
             other => other,
@@ -309,7 +310,7 @@ impl Worker {
                     next = next.saturating_add(bodies.len() as u64);
                     let _ = answer.send(outcome.map(|()| Appended { first, last: next.saturating_sub(1) }));
                 }
-                Job::Sync(answer) => {
+                Job::Sync { answer, .. } => {
                     let _ = answer.send(outcome);
                 }
             }
@@ -328,7 +329,7 @@ impl Worker {
         let bodies = || {
             jobs.iter().flat_map(|job| match job {
                 Job::Append { bodies, .. } => bodies.as_slice(),
-                Job::Sync(_) => &[],
+                Job::Sync { .. } => &[],
             })
         };
         let room = bodies().map(Body::line_bytes).sum::<usize>();
@@ -444,7 +445,7 @@ fn take(jobs: &mut VecDeque<Job>) -> Vec<Job> {
     while let Some(job) = jobs.front() {
         let bytes = match job {
             Job::Append { bytes, .. } => *bytes,
-            Job::Sync(_) => 0,
+            Job::Sync { .. } => 0,
         };
         total = total.saturating_add(bytes);
         if !group.is_empty() && total as u64 > MAX_UNSYNCED_BYTES {

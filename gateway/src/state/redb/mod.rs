@@ -51,7 +51,7 @@ const READERS: usize = 32;
 #[derive(Debug)]
 pub struct RedbStore {
     engine: Arc<Engine>,
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
     commits: Option<mpsc::Sender<Waiting>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -139,8 +139,11 @@ impl RedbStore {
     }
 
     fn start(engine: Engine) -> Result<Self, StoreError> {
-        guarded(&engine.name, || check_format(&engine))?;
-        let engine = Arc::new(engine);
+        let name = engine.name.clone();
+        let engine = guarded(&name, move || {
+            check_format(&engine)?;
+            Ok(Arc::new(engine))
+        })?;
         let (commits, waiting) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("redb-commit".into())
@@ -149,18 +152,28 @@ impl RedbStore {
                 move || write_groups(&engine, waiting)
             })
             .map_err(|source| StoreError::Io { store: engine.name.clone(), source })?;
-        Ok(Self { engine, readers: Semaphore::new(READERS), commits: Some(commits), writer: Some(writer) })
+        Ok(Self {
+            engine,
+            readers: Arc::new(Semaphore::new(READERS)),
+            commits: Some(commits),
+            writer: Some(writer),
+        })
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _permit = self.readers.acquire().await.map_err(|_| self.engine.failed("the store is closed"))?;
+        let permit = Arc::clone(&self.readers)
+            .acquire_owned()
+            .await
+            .map_err(|_| self.engine.failed("the store is closed"))?;
         let engine = Arc::clone(&self.engine);
         tokio::task::spawn_blocking(move || {
             let result = guarded(&engine.name, || work(&engine));
             drop(engine);
+            // Held by the work itself: whoever asked may have gone.
+            drop(permit);
             result
         })
         .await

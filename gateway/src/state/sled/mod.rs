@@ -48,7 +48,7 @@ const WORKERS: usize = 32;
 #[derive(Debug)]
 pub struct SledStore {
     inner: Arc<Inner>,
-    workers: Semaphore,
+    workers: Arc<Semaphore>,
 }
 
 /// A store and whether its content can be relied on.
@@ -116,7 +116,7 @@ impl SledStore {
 
     fn opened(name: String, dir: &Path, state: State, open_state: OpenState) -> Opened {
         let inner = Inner { name, dir: dir.to_owned(), state: RwLock::new(state) };
-        let store = Self { inner: Arc::new(inner), workers: Semaphore::new(WORKERS) };
+        let store = Self { inner: Arc::new(inner), workers: Arc::new(Semaphore::new(WORKERS)) };
         Opened { store, state: open_state }
     }
 
@@ -124,7 +124,10 @@ impl SledStore {
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _permit = self.workers.acquire().await.map_err(|_| self.inner.failed("the store is closed"))?;
+        let permit = Arc::clone(&self.workers)
+            .acquire_owned()
+            .await
+            .map_err(|_| self.inner.failed("the store is closed"))?;
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || {
             let result = catch_unwind(AssertUnwindSafe(|| work(&inner))).unwrap_or_else(|panic| {
@@ -132,6 +135,8 @@ impl SledStore {
                 Err(StoreError::Corrupt { store: inner.name.clone(), detail })
             });
             drop(inner);
+            // Held by the work itself: whoever asked may have gone.
+            drop(permit);
             result
         })
         .await
