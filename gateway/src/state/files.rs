@@ -1,15 +1,23 @@
 //! Small files that must survive a power loss, and the lock on the data directory.
 
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
+/// Turns of those who write the same path; paths share one by their hash.
+static WRITERS: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
+
 /// Replaces a file's content so that after a power loss it has the old content or the new, never a part.
 ///
-/// Writes a temporary file beside it, syncs that, renames it, and syncs the folder. Blocking.
+/// Writes a temporary file beside it, syncs that, renames it, and syncs the folder. The file
+/// is its owner's alone (mode 0600). Callers for one path come one after the other,
+/// within this process. Blocking.
 ///
 /// # Errors
 ///
@@ -18,11 +26,17 @@ pub fn durable_write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    // Two who write one path at once would write into one temporary file and rename it half done.
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    let stripe = usize::try_from(hasher.finish() % WRITERS.len() as u64).unwrap_or_default();
+    let _turn = WRITERS.get(stripe).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
     let mut temporary_name = name.to_os_string();
     temporary_name.push(".tmp");
     let temporary = path.with_file_name(temporary_name);
     let written = (|| {
-        let mut file = File::create(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)
@@ -153,7 +167,7 @@ impl DataDirLock {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
     use super::*;
 
@@ -165,6 +179,25 @@ mod tests {
         durable_write(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_of_one_path_dont_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        durable_write(&path, &[0; 1000]).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 1..5_u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        durable_write(path, &[writer; 1000]).unwrap();
+                        let content = std::fs::read(path).unwrap();
+                        assert!(content.len() == 1000 && content.windows(2).all(|pair| pair[0] == pair[1]));
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -2,15 +2,23 @@
 //!
 //! Everything above is written on [`Store`]; its engines are held to one shared suite of tests.
 
+#[cfg(test)]
+mod crash;
 mod files;
 pub mod journal;
 mod redb;
+#[cfg(test)]
+mod shim;
+mod sled;
 mod store;
+#[cfg(test)]
+mod suite;
 
 pub use files::{DataDirLock, LockError, durable_write, gateway_id, sync_folder};
 pub use journal::{
     Appended, Chain, Cut, Entry, Head, Journal, JournalError, JournalOptions, JournalReader, NewEntry,
-    Recovery, Report,
+    Recovery, Report, Segment,
 };
 pub use redb::RedbStore;
+pub use sled::{OpenState, Opened, SledStore};
 pub use store::{Batch, Condition, MAX_PAGE, Page, Row, Store, StoreError, Versioned};

@@ -11,8 +11,8 @@
 //! `batch` b proves that everything before b was on the disk. Recovery needs that to tell what a power loss may have
 //! torn from what was damaged later; see `recovery`.
 //!
-//! Beside the segments stand `checkpoint.json`, from which the next start verifies, and `synced`, a hint that
-//! says how far the chain was on the disk (it may lag behind after a power loss, and is never ahead).
+//! Beside the segments stand `checkpoint.json`, from which the next start verifies, and `synced`, a mark that
+//! says how far the chain was on the disk, with the hash of the entry there (it may lag behind after a power loss, and is never ahead).
 
 mod format;
 mod reader;

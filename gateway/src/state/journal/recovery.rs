@@ -234,7 +234,7 @@ impl<'a> Scan<'a> {
         let names = storage.list().map_err(|source| read_error(storage, "", source))?;
         let checkpoint = read_checkpoint(storage, &names)?;
         let mark = if names.iter().any(|name| name == MARK) {
-            Mark::parse(&read_small(storage, MARK, Mark::BYTES)?)
+            Mark::parse(&read_small(storage, MARK, Mark::MAX_BYTES)?)
         } else {
             None
         };
@@ -244,7 +244,7 @@ impl<'a> Scan<'a> {
             known.push(("the checkpoint".into(), checkpoint.sequence));
         }
         if let Some(mark) = mark {
-            known.push((format!("the mark of the last fsync (the file {MARK})"), mark.sequence));
+            known.push((format!("the mark of the last fsync (the file {MARK})"), mark.head.sequence));
         }
         let firsts = firsts(storage)?;
         let mut scan = Self {
@@ -344,12 +344,7 @@ impl<'a> Scan<'a> {
                     Ok(link) => {
                         let checked = follows(&link, expected, Some(self.head.hash)).and_then(|()| {
                             let head = Head { sequence: expected, hash: hash(line) };
-                            match self.checkpoint {
-                                Some(point) if point.sequence == expected && point != head => {
-                                    Err("it isn't the entry that the checkpoint was written at".to_owned())
-                                }
-                                _ => Ok(head),
-                            }
+                            self.check_anchors(head).map(|()| head)
                         });
                         match checked {
                             Ok(head) => {
@@ -386,6 +381,18 @@ impl<'a> Scan<'a> {
         }
         if is_last {
             self.last = Some(Last { first, file: Arc::clone(lines.file()), good: lines.offset });
+        }
+        Ok(())
+    }
+
+    /// Whether an entry is the one that the checkpoint or the mark was written at.
+    fn check_anchors(&self, head: Head) -> Result<(), String> {
+        let anchors =
+            [("checkpoint", self.checkpoint), ("mark of an fsync", self.mark.map(|mark| mark.head))];
+        for (what, anchor) in anchors {
+            if anchor.is_some_and(|anchor| anchor.sequence == head.sequence && anchor != head) {
+                return Err(format!("it isn't the entry that the {what} was written at"));
+            }
         }
         Ok(())
     }

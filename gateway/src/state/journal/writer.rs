@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
 
-use super::format::{Body, hash, hex, segment_name};
+use super::format::{Body, from_hex, hash, hex, segment_name};
 use super::reader::read_error;
 use super::recovery::Position;
 use super::storage::{LogFile, Storage};
@@ -41,27 +41,35 @@ pub(super) struct Published {
 /// How far the chain was on the disk. Written after an fsync, so never ahead; itself not synced, so perhaps behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
-    pub sequence: u64,
+    pub head: Head,
     pub segment: u64,
     pub bytes: u64,
 }
 
 impl Mark {
-    /// Its length in the file.
-    pub(super) const BYTES: u64 = 80;
+    /// Its length in the file: three numbers, a hash, a checksum, what parts them, and some room.
+    pub(super) const MAX_BYTES: u64 = 256;
 
     fn text(self) -> String {
-        let numbers = format!("{:020} {:020} {:020} ", self.sequence, self.segment, self.bytes);
-        let check: String = hex(&hash(numbers.as_bytes())).chars().take(16).collect();
-        format!("{numbers}{check}\n")
+        let body = format!(
+            "{:020} {:020} {:020} {}",
+            self.head.sequence,
+            self.segment,
+            self.bytes,
+            hex(&self.head.hash)
+        );
+        let check: String = hex(&hash(body.as_bytes())).chars().take(16).collect();
+        format!("{body} {check}\n")
     }
 
     /// `None` for anything that isn't a whole mark: it is a hint, and may be torn.
     pub(super) fn parse(content: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(content).ok()?;
         let mut words = text.split(' ');
-        let mut number = || words.next()?.parse().ok();
-        let mark = Self { sequence: number()?, segment: number()?, bytes: number()? };
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (sequence, segment, bytes) = (number()?, number()?, number()?);
+        let hash = from_hex(words.next()?)?;
+        let mark = Self { head: Head { sequence, hash }, segment, bytes };
         (mark.text() == text).then_some(mark)
     }
 }
@@ -96,7 +104,10 @@ enum Job {
         answer: oneshot::Sender<Result<Appended, JournalError>>,
         _room: OwnedSemaphorePermit,
     },
-    Sync(oneshot::Sender<Result<(), JournalError>>),
+    Sync {
+        answer: oneshot::Sender<Result<(), JournalError>>,
+        _room: OwnedSemaphorePermit,
+    },
 }
 
 impl Writer {
@@ -169,10 +180,8 @@ impl Writer {
     pub(super) async fn sync(&self) -> Result<(), JournalError> {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| ended())?;
         let (answer, result) = oneshot::channel();
-        self.push(Job::Sync(answer));
-        let result = result.await.map_err(|_| ended())?;
-        drop(room);
-        result
+        self.push(Job::Sync { answer, _room: room });
+        result.await.map_err(|_| ended())?
     }
 
     fn push(&self, job: Job) {
@@ -283,7 +292,7 @@ impl Worker {
     fn handle(&mut self, jobs: Vec<Job>) {
         let before = self.head;
         let written = self.write(&jobs);
-        let wants_sync = jobs.iter().any(|job| matches!(job, Job::Sync(_))) || self.overdue();
+        let wants_sync = jobs.iter().any(|job| matches!(job, Job::Sync { .. })) || self.overdue();
         let settled = match written {
             Ok(()) if wants_sync || self.chain == Chain::Governance => self.sync(),
             other => other,
@@ -293,7 +302,7 @@ impl Worker {
         }
         let mut next = before.sequence.saturating_add(1);
         for job in jobs {
-            let outcome = settled.as_ref().map(|()| ()).map_err(|()| self.poison_error());
+            let outcome = settled.map_err(|()| self.poison_error());
             // Who asked may have gone; what was written stays.
             match job {
                 Job::Append { bodies, answer, .. } => {
@@ -301,7 +310,7 @@ impl Worker {
                     next = next.saturating_add(bodies.len() as u64);
                     let _ = answer.send(outcome.map(|()| Appended { first, last: next.saturating_sub(1) }));
                 }
-                Job::Sync(answer) => {
+                Job::Sync { answer, .. } => {
                     let _ = answer.send(outcome);
                 }
             }
@@ -320,7 +329,7 @@ impl Worker {
         let bodies = || {
             jobs.iter().flat_map(|job| match job {
                 Job::Append { bodies, .. } => bodies.as_slice(),
-                Job::Sync(_) => &[],
+                Job::Sync { .. } => &[],
             })
         };
         let room = bodies().map(Body::line_bytes).sum::<usize>();
@@ -397,7 +406,7 @@ impl Worker {
 
     fn write_mark(&self) {
         let Some(segment) = &self.segment else { return };
-        let mark = Mark { sequence: self.head.sequence, segment: segment.first, bytes: segment.bytes };
+        let mark = Mark { head: self.head, segment: segment.first, bytes: segment.bytes };
         if let Err(error) = self.mark.write_at(0, mark.text().as_bytes()) {
             // An old mark is as good as none: the chain itself is on the disk.
             tracing::warn!(chain = self.chain.name(), %error, "the mark of the last fsync can't be written");
@@ -436,7 +445,7 @@ fn take(jobs: &mut VecDeque<Job>) -> Vec<Job> {
     while let Some(job) = jobs.front() {
         let bytes = match job {
             Job::Append { bytes, .. } => *bytes,
-            Job::Sync(_) => 0,
+            Job::Sync { .. } => 0,
         };
         total = total.saturating_add(bytes);
         if !group.is_empty() && total as u64 > MAX_UNSYNCED_BYTES {

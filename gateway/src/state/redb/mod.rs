@@ -51,7 +51,7 @@ const READERS: usize = 32;
 #[derive(Debug)]
 pub struct RedbStore {
     engine: Arc<Engine>,
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
     commits: Option<mpsc::Sender<Waiting>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -139,8 +139,11 @@ impl RedbStore {
     }
 
     fn start(engine: Engine) -> Result<Self, StoreError> {
-        guarded(&engine.name, || check_format(&engine))?;
-        let engine = Arc::new(engine);
+        let name = engine.name.clone();
+        let engine = guarded(&name, move || {
+            check_format(&engine)?;
+            Ok(Arc::new(engine))
+        })?;
         let (commits, waiting) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("redb-commit".into())
@@ -149,18 +152,28 @@ impl RedbStore {
                 move || write_groups(&engine, waiting)
             })
             .map_err(|source| StoreError::Io { store: engine.name.clone(), source })?;
-        Ok(Self { engine, readers: Semaphore::new(READERS), commits: Some(commits), writer: Some(writer) })
+        Ok(Self {
+            engine,
+            readers: Arc::new(Semaphore::new(READERS)),
+            commits: Some(commits),
+            writer: Some(writer),
+        })
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _permit = self.readers.acquire().await.map_err(|_| self.engine.failed("the store is closed"))?;
+        let permit = Arc::clone(&self.readers)
+            .acquire_owned()
+            .await
+            .map_err(|_| self.engine.failed("the store is closed"))?;
         let engine = Arc::clone(&self.engine);
         tokio::task::spawn_blocking(move || {
             let result = guarded(&engine.name, || work(&engine));
             drop(engine);
+            // Held by the work itself: whoever asked may have gone.
+            drop(permit);
             result
         })
         .await
@@ -390,8 +403,8 @@ fn put_meta(name: &str, database: &Database, version: u64) -> Result<(), StoreEr
 /// Where a fresh store's counter starts: above what a store that it replaces can have reached with less than a
 /// million commits a second, so that versions aren't used again after a rebuild either.
 pub(super) fn first_version() -> u64 {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    seconds.saturating_mul(1 << 20)
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or_default().saturating_mul(1 << 10)
 }
 
 fn check_format(engine: &Engine) -> Result<(), StoreError> {
@@ -544,3 +557,6 @@ fn engine_error(name: &str, error: impl Into<::redb::Error>) -> StoreError {
         other => StoreError::Engine { store, detail: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;
