@@ -32,7 +32,6 @@ struct Used {
     bytes: usize,
     /// The part of `bytes` that is in russh's output.
     in_output: usize,
-    peak: usize,
     /// Somebody failed to get a charge since `generation` last rose.
     wanted: bool,
     generation: u64,
@@ -57,7 +56,6 @@ impl Budget {
         }
         used.bytes = total;
         used.requests += 1;
-        used.peak = used.peak.max(total);
         Ok(Charge { budget: Arc::clone(self), bytes, replied: false })
     }
 
@@ -88,12 +86,6 @@ impl Budget {
     pub(super) fn in_hand(&self) -> (usize, usize) {
         let used = self.lock();
         (used.requests, used.bytes)
-    }
-
-    /// The most bytes that were ever on their way at once.
-    #[cfg(test)]
-    pub(super) fn peak(&self) -> usize {
-        self.lock().peak
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {

@@ -8,11 +8,11 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
 
-use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, sftp::Sftp};
+use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, login_methods, sftp::Sftp};
 use crate::identity::{Login, LoginRefused};
 
 /// Waited before the answer to a failed login, from the second failure of a connection on.
-const PENALTY: Duration = Duration::from_secs(1);
+const PENALTY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// Channels that a connection may have at once, as many as OpenSSH allows.
 const CHANNELS: usize = 10;
 /// Channels that a connection may open in its life; russh keeps a little of each that we close first.
@@ -57,7 +57,7 @@ impl SshHandler {
                 .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")
                 .await;
         }
-        Auth::reject()
+        reject()
     }
 
     /// Whether some channel's requests wait in such numbers that the client has to slow down.
@@ -119,7 +119,7 @@ impl Handler for SshHandler {
         // `ssh-rsa` is RSA with SHA-1.
         let sha1 = *offer.algorithm == Algorithm::Rsa { hash: None };
         let known = !sha1 && self.connection.identity.knows_key(user, offer.public_key);
-        Ok(if known { Auth::Accept } else { Auth::reject() })
+        Ok(if known { Auth::Accept } else { reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
@@ -376,6 +376,11 @@ impl SshHandler {
             _ => session.channel_failure(channel),
         }
     }
+}
+
+/// A refusal after which the client may try each method again; russh by itself takes a method away that has failed.
+fn reject() -> Auth {
+    Auth::Reject { proceed_with_methods: Some(login_methods()), partial_success: false }
 }
 
 fn prohibited() -> ChannelOpenFailure {

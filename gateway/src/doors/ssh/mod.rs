@@ -3,7 +3,7 @@
 //! russh does the transport; the loop that accepts, the [socket](wire) below it, the flow of [requests and
 //! replies](sftp) and their [bounds](budget) are here, since russh's own channel queues neither bound memory nor let
 //! requests be answered in any order. Memory of a connection: at most [`budget::Budget::BYTES`] of replies on their
-//! way (and once more in russh's output buffer while they are encrypted), two windows of requests, and a read buffer
+//! way, whether being read, queued or in russh's output; two windows of requests, and a read buffer
 //! of 64 KiB.
 //!
 //! russh stops taking queued replies while one channel of a connection waits for its client's window. So channels of
@@ -121,7 +121,8 @@ struct Door {
 
 impl Door {
     async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr) {
-        let mut full = false;
+        // Each trouble is logged when it begins, not for each connection.
+        let (mut full, mut failing) = (false, false);
         loop {
             let accepted = tokio::select! {
                 () = self.drain.begun() => return,
@@ -131,11 +132,14 @@ impl Door {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Without descriptors or memory the next attempt fails as well, and at once.
-                    tracing::warn!(%address, %error, "a connection could not be accepted");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%address, %error, "connections can't be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            failing = false;
             let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
                 if !std::mem::replace(&mut full, true) {
                     tracing::warn!(%address, %peer, "max_connections is reached, connections are turned away");
@@ -172,7 +176,7 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SshDoorError
 fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
     russh::server::Config {
         server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-recgate")),
-        methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]),
+        methods: login_methods(),
         // The handler has a delay of its own, from the second failure on.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
@@ -187,6 +191,10 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
         nodelay: true,
         ..russh::server::Config::default()
     }
+}
+
+fn login_methods() -> MethodSet {
+    MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..])
 }
 
 /// Nothing with SHA-1, CBC, or encrypt-and-MAC; no compression, recordings don't shrink.

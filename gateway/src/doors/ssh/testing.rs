@@ -308,7 +308,24 @@ impl TestDoor {
     }
 
     pub(super) async fn sftp_with(&self, login: &str, arguments: &[&str], commands: &str) -> Output {
-        let mut command = self.with_key("sftp", login);
+        self.run_sftp(self.with_key("sftp", login), arguments, commands).await
+    }
+
+    /// Makes a key that nobody may log in with.
+    pub(super) fn other_key(&self, name: &str) -> String {
+        new_key(&self.folder.path().join(name));
+        name.to_owned()
+    }
+
+    /// The same as [`TestDoor::sftp_with`] with those keys alone that the arguments name.
+    pub(super) async fn sftp_without_key(&self, login: &str, arguments: &[&str], commands: &str) -> Output {
+        let mut command = Command::new("sftp");
+        self.options(&mut command, login);
+        command.args(["-o", "BatchMode=yes"]);
+        self.run_sftp(command, arguments, commands).await
+    }
+
+    async fn run_sftp(&self, mut command: Command, arguments: &[&str], commands: &str) -> Output {
         command.args(arguments).args(["-b", "-", "127.0.0.1"]);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -332,7 +349,7 @@ impl TestDoor {
         fs::set_permissions(&asker, fs::Permissions::from_mode(0o700)).unwrap();
         let mut command = Command::new("sftp");
         self.options(&mut command, login);
-        command.args(["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=2", "127.0.0.1"]);
+        command.args(["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=20", "127.0.0.1"]);
         command.env("SSH_ASKPASS", &asker).env("SSH_ASKPASS_REQUIRE", "force").stdin(Stdio::null());
         deadline(command.output()).await.unwrap()
     }

@@ -219,20 +219,17 @@ impl Sftp {
             let this = &owed.0;
             while let Some((id, charge)) = folder.pop() {
                 let answer = async {
-                    let _account = this.account()?;
-                    folder.pages.lock().await.next(id).await
+                    let answer = match this.account() {
+                        Ok(_) => folder.pages.lock().await.next(id).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    match answer {
+                        Ok(Some(names)) => (names, None),
+                        Ok(None) => (packet::status(id, Code::Eof, "end of folder"), None),
+                        Err(refusal) => this.refuse(id, "readdir", &folder.path, &refusal),
+                    }
                 };
-                // A panic ends this task, and with it the folder's queue; the pages are the vfs's own.
-                let Some(answer) = this.ended.run_until_cancelled(answer).await else { return };
-                let (reply, explanation) = match answer {
-                    Ok(Some(names)) => (names, None),
-                    Ok(None) => (packet::status(id, Code::Eof, "end of folder"), None),
-                    Err(refusal) => this.refuse(id, "readdir", &folder.path, &refusal),
-                };
-                if let Some(line) = explanation {
-                    this.send(Out::StandardError(line)).await;
-                }
-                this.send(Out::Reply(charge.reply(reply))).await;
+                this.work(id, charge, answer).await;
             }
         });
     }

@@ -70,8 +70,8 @@ struct State {
     greeted: bool,
     /// The client sends no more.
     eof: bool,
-    /// The stream is out of step, nothing more is read.
-    broken: bool,
+    /// The stream is out of step: nothing more is read, the pump closes the channel.
+    broken: Option<FrameError>,
     /// The pump is on its way.
     blocked: bool,
 }
@@ -116,7 +116,7 @@ impl Sftp {
         self.connection.link.touch();
         {
             let mut state = self.state();
-            if state.broken {
+            if state.broken.is_some() {
                 return Ok(());
             }
             state.inbox.extend_from_slice(bytes);
@@ -220,8 +220,8 @@ impl Sftp {
         let mut guard = self.state();
         let state = &mut *guard;
         state.blocked = false;
-        if state.broken {
-            return Step::Nothing;
+        if let Some(error) = state.broken {
+            return Step::Broken(error);
         }
         let frame = match packet::frame(&state.inbox) {
             Ok(Some(frame)) => frame,
@@ -233,7 +233,7 @@ impl Sftp {
                 return Step::Nothing;
             }
             Err(error) => {
-                state.broken = true;
+                state.broken = Some(error);
                 state.inbox = BytesMut::new();
                 return Step::Broken(error);
             }
@@ -267,10 +267,10 @@ impl Sftp {
             }
             // Requests before INIT, or a second INIT: this isn't SFTP.
             Some(_) | None => {
-                state.broken = true;
-                let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+                let error = FrameError::Unexpected(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+                state.broken = Some(error);
                 state.inbox = BytesMut::new();
-                return Step::Broken(FrameError::Unexpected(length));
+                return Step::Broken(error);
             }
         };
         state.inbox.advance(taken);
@@ -283,22 +283,27 @@ impl Sftp {
         F: Future<Output = (BytesMut, Option<String>)> + Send + 'static,
     {
         let owed = Owed::new(self);
-        tokio::spawn(async move {
-            let this = &owed.0;
-            let work = AssertUnwindSafe(work).catch_unwind();
-            let Some(done) = this.ended.run_until_cancelled(work).await else { return };
-            let (reply, explanation) = done.unwrap_or_else(|_| {
-                tracing::error!(
-                    session = this.connection.log.number(),
-                    "an SFTP request panicked; this is a defect"
-                );
-                (packet::status(id, Code::Failure, "internal error"), None)
-            });
-            if let Some(line) = explanation {
-                this.send(Out::StandardError(line)).await;
-            }
-            this.send(Out::Reply(charge.reply(reply))).await;
+        tokio::spawn(async move { owed.0.work(id, charge, work).await });
+    }
+
+    /// Waits for the work and sends what came of it. Nothing is sent on a channel that has ended.
+    async fn work<F>(&self, id: u32, charge: Charge, work: F)
+    where
+        F: Future<Output = (BytesMut, Option<String>)> + Send,
+    {
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let Some(done) = self.ended.run_until_cancelled(work).await else { return };
+        let (reply, explanation) = done.unwrap_or_else(|_| {
+            tracing::error!(
+                session = self.connection.log.number(),
+                "an SFTP request panicked; this is a defect"
+            );
+            (packet::status(id, Code::Failure, "internal error"), None)
         });
+        if let Some(line) = explanation {
+            self.send(Out::StandardError(line)).await;
+        }
+        self.send(Out::Reply(charge.reply(reply))).await;
     }
 
     /// Waits while russh's queue is full.

@@ -344,7 +344,7 @@ pub(crate) fn permissions(attributes: &Attributes) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use proptest::prelude::*;
 
     use super::*;
