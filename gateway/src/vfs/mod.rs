@@ -11,8 +11,12 @@ use bytes::BytesMut;
 use crate::identity::Account;
 
 mod path;
+mod reader;
+mod refusals;
 
 pub use path::{PathError, VPath};
+pub use reader::MediaReader;
+pub use refusals::read_refusal;
 
 /// What a client may know of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
