@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod doors;
+pub mod gateway;
 pub mod governance;
 pub mod identity;
 pub mod layout;

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use crate::state::DataDirLock;
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Tenant,
-    layout::{Extension, IndexKind, IndexRow, LocalDay, UtcDay, append_row, header},
+    layout::{Extension, IndexKind, IndexRow, LocalDay, NameForm, UtcDay, append_row, header},
 };
 use recgate_plugin_api::fact;
 
@@ -111,6 +111,26 @@ impl Catalog {
             }
         }
         Ok(published)
+    }
+
+    /// Takes a tenant in, and says which form its names have had from the beginning.
+    pub async fn adopt(&self, tenant: &Tenant) -> Result<NameForm, CatalogError> {
+        let key = keys::tenant(tenant.id);
+        let mut writer = self.writer.lock().await;
+        self.ensure_caught_up(&mut writer).await?;
+        let mut txn = Txn::new(&*self.store);
+        let mut row: TenantRow = txn.get(&key).await?.unwrap_or_default();
+        let short = match row.short_names {
+            Some(short) => short,
+            None => {
+                let short = tenant.name_form == NameForm::Short;
+                row.short_names = Some(short);
+                txn.put(key, &row)?;
+                self.record(&mut writer, txn, &[]).await?;
+                short
+            }
+        };
+        Ok(if short { NameForm::Short } else { NameForm::Long })
     }
 
     /// Marks index files that the catalog counts on and the disk has lost (power failed before they were

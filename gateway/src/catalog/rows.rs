@@ -272,6 +272,8 @@ pub struct TenantRow {
     pub owed_until: i32,
     /// How many recordings there are.
     pub counts: Counts,
+    /// The form of its names, fixed when the tenant was first served.
+    pub short_names: Option<bool>,
 }
 
 /// How many recordings a tenant has, by state.

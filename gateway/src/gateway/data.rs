@@ -20,7 +20,7 @@ use crate::{
     catalog::{Catalog, CatalogError},
     governance::{self, Governance, GovernanceError},
     state::{
-        Chain, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report, SledStore, Store, StoreError,
+        Chain, DataDirLock, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report, SledStore, Store, StoreError,
         gateway_id, sync_folder,
     },
 };
@@ -116,7 +116,7 @@ impl Data {
     }
 
     /// Closes the stores, so that the next start need not rebuild anything.
-    pub async fn close(self) -> Result<(), DataError> {
+    pub async fn close(&self) -> Result<(), DataError> {
         self.checkpoint().await?;
         self.access.sync().await?;
         self.sled.close().await?;
@@ -251,7 +251,7 @@ fn prepare_empty(dir: &Path) -> Result<(), DataError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
     for entry in fs::read_dir(dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
-        if name != crate::state::LOCK_FILE {
+        if name != DataDirLock::FILE {
             return Err(DataError::Refused(format!(
                 "{} is not empty (it holds {:?}); name a new folder",
                 dir.display(),
@@ -283,7 +283,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), DataError> {
         let kind = entry.file_type().map_err(io)?;
         if kind.is_dir() {
             copy_folder(&source, &target)?;
-        } else if kind.is_file() && entry.file_name() != crate::state::LOCK_FILE {
+        } else if kind.is_file() && entry.file_name() != DataDirLock::FILE {
             copy_file(&source, &target)?;
         }
     }

@@ -9,6 +9,10 @@ use bytes::Bytes;
 use recgate_plugin_api::{Capabilities, Error, Health, Item, Media, ScanEnd};
 use tokio::sync::mpsc;
 
+mod slot;
+
+pub use slot::Slot;
+
 /// A failed call of a source.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("source {source_name}: {error}")]

@@ -1,9 +1,9 @@
 //! Small files that must survive a power loss, and the lock on the data directory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -121,17 +121,32 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct DataDirLock {
     _file: File,
-    path: PathBuf,
+    dir: PathBuf,
 }
 
 impl DataDirLock {
-    /// Takes the lock (flock on `lock` in `dir`) or says who has it. Never waits.
+    /// The lock file's name in the data directory.
+    pub const FILE: &str = "lock";
+
+    /// Takes the lock (flock) or says who has it, and makes the directory (mode 0700) where there is none. Never
+    /// waits.
     ///
     /// # Errors
     ///
     /// See [`LockError`].
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
-        let path = dir.join("lock");
+        let io_error = |source| LockError::Io { path: dir.display().to_string(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error)?;
+        Self::acquire_existing(dir)
+    }
+
+    /// As [`DataDirLock::acquire`], of a directory that must be there.
+    ///
+    /// # Errors
+    ///
+    /// See [`LockError`].
+    pub fn acquire_existing(dir: &Path) -> Result<Self, LockError> {
+        let path = dir.join(Self::FILE);
         let io_error = |source| LockError::Io { path: path.display().to_string(), source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -156,12 +171,12 @@ impl DataDirLock {
         file.set_len(0).map_err(io_error)?;
         file.rewind().map_err(io_error)?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(io_error)?;
-        Ok(Self { _file: file, path })
+        Ok(Self { _file: file, dir: dir.to_owned() })
     }
 
-    /// The lock file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 }
 

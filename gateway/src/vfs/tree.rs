@@ -19,14 +19,14 @@ use bytes::BytesMut;
 
 use super::{
     Attributes, Entry, FileSystem, Listing, MediaReader, OpenFile, Refusal, RefusalKind, VPath,
-    refusals::read_refusal,
+    read_refusal,
 };
 use crate::{
     catalog::{Catalog, CatalogError, Condition, FolderRow, IndexFile, IndexPart, Listed, Place, Recording},
     config::Tenant,
     identity::{Account, Role},
     layout::{LocalDay, RecordingName, UtcDay},
-    sources::MediaSource,
+    sources::Slot,
 };
 
 /// The folder of the root indexes.
@@ -43,8 +43,8 @@ pub struct Vfs {
 pub struct Mounted {
     /// The tenant.
     pub tenant: Arc<Tenant>,
-    /// Sources by id; `None` where its plugin could not be started.
-    pub sources: HashMap<u32, Option<Arc<dyn MediaSource>>>,
+    /// Sources by id.
+    pub sources: HashMap<u32, Arc<Slot>>,
 }
 
 impl Vfs {
@@ -230,11 +230,11 @@ impl Vfs {
             ));
         }
         let frozen = &recording.frozen;
-        let source = match mounted.sources.get(&frozen.source) {
-            Some(Some(source)) => source,
-            Some(None) => return Err(unavailable("its plugin could not be started")),
-            None => return Err(unavailable("its source is not configured any more")),
-        };
+        let slot = mounted
+            .sources
+            .get(&frozen.source)
+            .ok_or_else(|| unavailable("its source is not configured any more"))?;
+        let source = slot.instance().ok_or_else(|| unavailable("its source is not started"))?;
         let describe = format!("{}:{path}", mounted.tenant.name);
         let media = source
             .open(&frozen.media, &frozen.version)
