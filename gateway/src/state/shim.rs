@@ -1,5 +1,5 @@
-//! A disk in memory that can lose its power: what wasn't synced is then lost in any part and in any order, sector by
-//! sector, and the last write is torn.
+//! A disk in memory that can lose its power: what wasn't synced is then lost in any part and in any order,
+//! sector by sector, and the last write is torn.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;

@@ -6,13 +6,14 @@
 //! {"seq":1,"prev":"<hash>","gateway":"<uuid>","at":<unix ms>,"batch":1,"kind":"…","data":{…}}
 //! ```
 //!
-//! An entry's hash is the SHA-256 of its line without the newline; `prev` is that of the entry before, zeros for the
-//! first. `batch` is the sequence number of the first entry written since the last fsync had returned: an entry with
-//! `batch` b proves that everything before b was on the disk. Recovery needs that to tell what a power loss may have
-//! torn from what was damaged later; see `recovery`.
+//! An entry's hash is the SHA-256 of its line without the newline; `prev` is that of the entry before, zeros
+//! for the first. `batch` is the sequence number of the first entry written since the last fsync had
+//! returned: an entry with `batch` b proves that everything before b was on the disk. Recovery needs that to
+//! tell what a power loss may have torn from what was damaged later; see `recovery`.
 //!
 //! Beside the segments stand `checkpoint.json`, from which the next start verifies, and `synced`, a mark that
-//! says how far the chain was on the disk, with the hash of the entry there (it may lag behind after a power loss, and is never ahead).
+//! says how far the chain was on the disk, with the hash of the entry there (it may lag behind after a power
+//! loss, and is never ahead).
 
 mod format;
 mod reader;
@@ -238,8 +239,9 @@ impl Journal {
     /// Writes entries, in their order and with nothing between them.
     ///
     /// Returns when they are on the disk (governance), or written and to be on the disk within
-    /// [`JournalOptions::sync_every`] (access). An entry is there whole or not at all; of several, a power loss before
-    /// the return may leave the first ones. A future that is dropped may still have its entries written.
+    /// [`JournalOptions::sync_every`] (access). An entry is there whole or not at all; of several, a power
+    /// loss before the return may leave the first ones. A future that is dropped may still have its entries
+    /// written.
     ///
     /// # Errors
     ///
@@ -262,8 +264,8 @@ impl Journal {
         self.writer.published().head
     }
 
-    /// Entries from `sequence` (at least 1) to the head of this moment; appending goes on beside it. Blocking, and so is
-    /// the iterator. One past the head gives an empty iterator.
+    /// Entries from `sequence` (at least 1) to the head of this moment; appending goes on beside it.
+    /// Blocking, and so is the iterator. One past the head gives an empty iterator.
     ///
     /// # Errors
     ///
@@ -272,8 +274,8 @@ impl Journal {
         JournalReader::new(Arc::clone(&self.storage), self.writer.published(), sequence)
     }
 
-    /// Makes the next start verify from this entry on, which all stores must have applied by then: a later end of the
-    /// chain below it is an error. Returns the checkpoint.
+    /// Makes the next start verify from this entry on, which all stores must have applied by then: a later
+    /// end of the chain below it is an error. Returns the checkpoint.
     ///
     /// # Errors
     ///
@@ -294,8 +296,8 @@ impl Journal {
         reader::segments(self.storage.as_ref(), self.writer.published())
     }
 
-    /// Copies the chain up to the head of this moment into `journal/<chain>/` below another directory, which must hold
-    /// no such chain yet, and syncs it. Returns how far the copy goes.
+    /// Copies the chain up to the head of this moment into `journal/<chain>/` below another directory, which
+    /// must hold no such chain yet, and syncs it. Returns how far the copy goes.
     ///
     /// # Errors
     ///
@@ -308,8 +310,8 @@ impl Journal {
         blocking(move || reader::copy(storage.as_ref(), published, &target)).await
     }
 
-    /// Verifies a whole chain without changing it. Blocking; on a chain that a gateway has open, the last entries may
-    /// look incomplete.
+    /// Verifies a whole chain without changing it. Blocking; on a chain that a gateway has open, the last
+    /// entries may look incomplete.
     ///
     /// # Errors
     ///

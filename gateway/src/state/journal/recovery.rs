@@ -1,22 +1,23 @@
 //! Opening a chain: what is verified, what may be cut, what is an error.
 //!
-//! A power loss can leave anything of what was written since the last fsync returned: some pages but not others,
-//! zeros in their place, a line torn anywhere. Before that, everything is as it was written. The writer never has
-//! more than [`MAX_UNSYNCED_BYTES`] unsynced, all in the last segment (it syncs a segment before it begins the next), and
-//! marks every entry with the first number of its batch, the entries since the last fsync. So the first line that is no entry is
-//! taken for torn, and it and all behind it is cut off, only when
+//! A power loss can leave anything of what was written since the last fsync returned: some pages but not
+//! others, zeros in their place, a line torn anywhere. Before that, everything is as it was written. The
+//! writer never has more than [`MAX_UNSYNCED_BYTES`] unsynced, all in the last segment (it syncs a segment
+//! before it begins the next), and marks every entry with the first number of its batch, the entries since
+//! the last fsync. So the first line that is no entry is taken for torn, and it and all behind it is cut off,
+//! only when
 //!
 //! - it stands in the last segment, at most that many bytes before its end, and
 //! - no store, checkpoint or `synced` mark knows of that entry or a later one, and
 //! - no whole entry behind it belongs to a batch that began later: that one was written after an fsync that
 //!   covered the line in question, which therefore was damaged afterwards.
 //!
-//! Anything else is an error. A whole line that is an entry but doesn't continue the chain is never taken for torn:
-//! lost pages don't make one. Whole entries before the torn line are kept though nobody was told that they are
-//! there; they are synced before anything relies on them.
+//! Anything else is an error. A whole line that is an entry but doesn't continue the chain is never taken for
+//! torn: lost pages don't make one. Whole entries before the torn line are kept though nobody was told that
+//! they are there; they are synced before anything relies on them.
 //!
-//! What this can't see: after a power loss, damage to entries of the very last batch that was synced but that no store has
-//! applied and no mark knows looks the same as a torn batch.
+//! What this can't see: after a power loss, damage to entries of the very last batch that was synced but that
+//! no store has applied and no mark knows looks the same as a torn batch.
 
 use std::sync::Arc;
 
@@ -186,8 +187,8 @@ fn read_exactly(file: &dyn LogFile, offset: u64, length: usize) -> std::io::Resu
     Ok(content)
 }
 
-/// Makes the last segment's good bytes durable. What no mark covers is written once more: after an fsync that failed,
-/// the kernel may hold pages for clean that never reached the disk.
+/// Makes the last segment's good bytes durable. What no mark covers is written once more: after an fsync that
+/// failed, the kernel may hold pages for clean that never reached the disk.
 fn secure(storage: &dyn Storage, last: &Last, cut: bool, mark: Option<Mark>) -> std::io::Result<()> {
     if cut {
         last.file.set_length(last.good)?;

@@ -257,7 +257,8 @@ async fn a_failed_fsync_stops_the_journal_for_good() {
     }
 }
 
-/// Whole entries that were never synced (a killed process, a failed fsync) are durable once a start has taken them.
+/// Whole entries that were never synced (a killed process, a failed fsync) are durable once a start has taken
+/// them.
 #[tokio::test]
 async fn what_a_start_takes_over_is_made_durable() {
     for seed in 0..40 {
@@ -309,7 +310,8 @@ async fn a_full_disk_leaves_whole_entries() {
     }
 }
 
-/// Without the mark, as after a power loss that took it, and with no store's word: what may be cut and what may not.
+/// Without the mark, as after a power loss that took it, and with no store's word: what may be cut and what
+/// may not.
 #[tokio::test]
 async fn only_what_one_write_can_have_torn_is_cut() {
     let disk = Disk::new(5);

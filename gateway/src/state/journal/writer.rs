@@ -1,9 +1,10 @@
 //! The thread that writes a chain.
 //!
-//! Appends wait in a queue that is bounded in bytes. The thread takes what waits, writes it in one piece, and, for the
-//! governance chain, answers after one fsync for all; for the access chain it answers after the write and syncs in
-//! time. After a write or fsync that failed nobody knows what is on the disk (a second fsync may report success for pages that
-//! were dropped), so the thread cuts back what it can and refuses everything until a restart.
+//! Appends wait in a queue that is bounded in bytes. The thread takes what waits, writes it in one piece,
+//! and, for the governance chain, answers after one fsync for all; for the access chain it answers after the
+//! write and syncs in time. After a write or fsync that failed nobody knows what is on the disk (a second
+//! fsync may report success for pages that were dropped), so the thread cuts back what it can and refuses
+//! everything until a restart.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +39,8 @@ pub(super) struct Published {
     pub segment_bytes: u64,
 }
 
-/// How far the chain was on the disk. Written after an fsync, so never ahead; itself not synced, so perhaps behind.
+/// How far the chain was on the disk. Written after an fsync, so never ahead; itself not synced, so perhaps
+/// behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub head: Head,
@@ -420,8 +422,8 @@ impl Worker {
         }
     }
 
-    /// From here on everything is refused. What nobody was told of is cut off where that still works, so that the file
-    /// ends with a whole entry; where not, the next start does it.
+    /// From here on everything is refused. What nobody was told of is cut off where that still works, so that
+    /// the file ends with a whole entry; where not, the next start does it.
     fn poison(&mut self, what: &str, error: &io::Error) {
         let reason = format!("{what}: {error}");
         tracing::error!(chain = self.chain.name(), %reason, "the journal takes nothing more until a restart");

@@ -1,11 +1,11 @@
 //! The catalog's store: redb, one file.
 //!
-//! redb has one writer at a time and a durable commit costs an fsync, so commits go through a thread that takes
-//! all the batches that wait and applies them in one transaction. A batch whose condition fails changes nothing and
-//! doesn't disturb its neighbours. Reads run beside it, each on one snapshot.
+//! redb has one writer at a time and a durable commit costs an fsync, so commits go through a thread that
+//! takes all the batches that wait and applies them in one transaction. A batch whose condition fails changes
+//! nothing and doesn't disturb its neighbours. Reads run beside it, each on one snapshot.
 //!
-//! A fresh file is built under another name and renamed when its tables are durable. So a file under the right name
-//! that is empty or lacks them was damaged, and is never taken for a new one.
+//! A fresh file is built under another name and renamed when its tables are durable. So a file under the
+//! right name that is empty or lacks them was damaged, and is never taken for a new one.
 
 use std::any::Any;
 use std::io;

@@ -57,8 +57,8 @@ fn same_values(one: &Rows, other: &Rows) -> bool {
         && one.iter().zip(other).all(|((a, (value_a, _)), (b, (value_b, _)))| a == b && value_a == value_b)
 }
 
-/// Several tasks commit until the power goes; then each finds what was acknowledged to it, and of what wasn't either all
-/// or nothing.
+/// Several tasks commit until the power goes; then each finds what was acknowledged to it, and of what wasn't
+/// either all or nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_loss_loses_nothing_acknowledged_and_halves_nothing() {
     for seed in 0..60 {

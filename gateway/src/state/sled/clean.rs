@@ -14,8 +14,8 @@ use crate::state::files::{durable_write, parent, sync_folder};
 
 /// Folders set aside that are kept; older ones go.
 const KEPT: usize = 3;
-/// The largest marker that is read: sled has a file for the log, one for its settings, some snapshots, and one for each
-/// value above its segment size.
+/// The largest marker that is read: sled has a file for the log, one for its settings, some snapshots, and
+/// one for each value above its segment size.
 const MAX_MARKER_BYTES: u64 = 16 << 20;
 /// How deep folders are looked into, and how many files; sled's have one level.
 const MAX_LEVELS: usize = 3;

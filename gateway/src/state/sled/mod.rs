@@ -1,13 +1,14 @@
 //! The governance store: sled 0.34.7, one folder.
 //!
-//! sled is trusted for one thing: to keep a small map in memory and in its files while the process runs. It isn't trusted to
-//! come back from anything but a clean stop: its flush is no fsync, a truncated tail can lose rows silently, and
-//! damaged files can make it panic or allocate without bounds. The journal has everything that a store has applied, so
-//! whenever there is doubt, the folder is set aside and the caller told to rebuild.
+//! sled is trusted for one thing: to keep a small map in memory and in its files while the process runs. It
+//! isn't trusted to come back from anything but a clean stop: its flush is no fsync, a truncated tail can
+//! lose rows silently, and damaged files can make it panic or allocate without bounds. The journal has
+//! everything that a store has applied, so whenever there is doubt, the folder is set aside and the caller
+//! told to rebuild.
 //!
-//! What takes the doubt away is a marker beside the folder. [`SledStore::close`] syncs every file and then writes it
-//! durably, with each file's length and SHA-256 and the number of rows; opening removes it durably first. So a marker
-//! means: these very bytes, from a clean stop. Only then does sled get to read them.
+//! What takes the doubt away is a marker beside the folder. [`SledStore::close`] syncs every file and then
+//! writes it durably, with each file's length and SHA-256 and the number of rows; opening removes it durably
+//! first. So a marker means: these very bytes, from a clean stop. Only then does sled get to read them.
 
 mod clean;
 
@@ -43,8 +44,8 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 /// Operations that may occupy a thread at once.
 const WORKERS: usize = 32;
 
-/// A [`Store`] in a sled folder. A commit is atomic and survives the end of the process when it returns, but not a
-/// power loss: write it to the journal first.
+/// A [`Store`] in a sled folder. A commit is atomic and survives the end of the process when it returns, but
+/// not a power loss: write it to the journal first.
 #[derive(Debug)]
 pub struct SledStore {
     inner: Arc<Inner>,
@@ -65,8 +66,8 @@ pub struct Opened {
 pub enum OpenState {
     /// What it held when it was closed.
     Clean,
-    /// Nothing: it is to be rebuilt from the last checkpoint and the journal. Closing it before that is done would
-    /// make it look whole, so drop it then.
+    /// Nothing: it is to be rebuilt from the last checkpoint and the journal. Closing it before that is done
+    /// would make it look whole, so drop it then.
     Rebuild {
         /// Where the folder that can't be relied on is now; `None` when there was none.
         set_aside: Option<PathBuf>,
