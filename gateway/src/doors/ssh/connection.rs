@@ -24,8 +24,8 @@ use crate::{
     vfs::FileSystem,
 };
 
-/// Bytes that are read from the socket at once.
-const SOCKET_BUFFER: usize = 64 * 1024;
+/// Bytes that are read from the socket at once. Requests come in, some dozens of bytes each.
+const SOCKET_BUFFER: usize = 16 * 1024;
 /// An open file in a session that was active this lately counts as a running transfer when the gateway stops.
 const RECENTLY: Duration = Duration::from_secs(5);
 /// How often a stopping gateway looks whether a transfer has ended.

@@ -4,7 +4,7 @@
 //! replies](sftp) and their [bounds](budget) are here, since russh's own channel queues neither bound memory nor let
 //! requests be answered in any order. Memory of a connection: at most [`budget::Budget::BYTES`] of replies on their
 //! way, whether being read, queued or in russh's output; two windows of requests, and a read buffer
-//! of 64 KiB.
+//! of 16 KiB.
 //!
 //! russh stops taking queued replies while one channel of a connection waits for its client's window. So channels of
 //! one connection can slow each other down; connections can't.
@@ -189,6 +189,8 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: 0,
         nodelay: true,
+        // russh takes all that is queued before it flushes, and its output buffer never shrinks.
+        event_buffer_size: 1,
         ..russh::server::Config::default()
     }
 }

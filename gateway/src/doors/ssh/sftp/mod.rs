@@ -5,9 +5,13 @@
 //! smallest form, and the client's window grants trickle until there is room again ([`Sftp::backlog`]).
 //!
 //! Two drive the inbox. russh's handler does when bytes arrive: what can be answered at once is answered there,
-//! without a change of task. When the budget is full a task of the channel, the pump, goes on when there is room,
+//! without a change of task. When the budget is full, or a reply is large, a task of the channel, the pump, goes on,
 //! since russh calls its handler only for packets. What has to wait (opening, listing, reading what isn't in memory)
 //! runs in tasks of its own and is answered in any order.
+//!
+//! russh keeps its output buffer at the largest size that it ever had. So it gets at most [`CHUNK`] bytes between two
+//! flushes, more or less: large replies go through its queue in pieces, one reply after another, and while pieces are
+//! under way nothing is answered past them.
 
 use std::{
     future::Future,
@@ -47,6 +51,9 @@ mod status;
 /// window by it.
 const EXPLANATIONS: u32 = 16;
 
+/// Bytes that russh gets at once: two of its packets.
+const CHUNK: usize = 64 * 1024;
+
 /// An SFTP session.
 pub(super) struct Sftp {
     connection: Arc<Connection>,
@@ -60,6 +67,10 @@ pub(super) struct Sftp {
     /// Tasks that owe a reply.
     owing: AtomicUsize,
     explained: AtomicU32,
+    /// Held while a reply goes into russh's queue, so that its pieces stay together.
+    sending: tokio::sync::Mutex<()>,
+    /// Replies in pieces of which russh hasn't taken the last.
+    in_pieces: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -72,14 +83,22 @@ struct State {
     eof: bool,
     /// The stream is out of step: nothing more is read, the pump closes the channel.
     broken: Option<FrameError>,
-    /// The pump is on its way.
-    blocked: bool,
+    /// The pump drives the inbox, the handler only fills it.
+    pumping: bool,
+    /// What the handler left for the pump to send.
+    outbox: Vec<Out>,
 }
 
 /// What goes to the client.
 enum Out {
     Reply(Bytes),
     StandardError(String),
+}
+
+/// A reply that goes in pieces, until russh has taken all of them.
+struct Pieces {
+    reply: Bytes,
+    in_pieces: Arc<AtomicUsize>,
 }
 
 /// What became of the first frame of the inbox.
@@ -106,6 +125,8 @@ impl Sftp {
             ended: CancellationToken::new(),
             owing: AtomicUsize::new(0),
             explained: AtomicU32::new(0),
+            sending: tokio::sync::Mutex::default(),
+            in_pieces: Arc::default(),
         });
         tokio::spawn(Arc::clone(&sftp).pump());
         sftp
@@ -120,13 +141,22 @@ impl Sftp {
                 return Ok(());
             }
             state.inbox.extend_from_slice(bytes);
-            if state.blocked {
+            if state.pumping {
                 return Ok(());
             }
         }
+        let mut room = CHUNK;
         loop {
             match self.step() {
                 Step::Taken(outs) => {
+                    let size: usize = outs.iter().map(Out::len).sum();
+                    if size > room || self.in_pieces.load(Ordering::Acquire) > 0 {
+                        let mut state = self.state();
+                        state.outbox.extend(outs);
+                        state.pumping = true;
+                        break;
+                    }
+                    room -= size;
                     for out in outs {
                         match out {
                             Out::Reply(reply) => session.data(self.channel, reply)?,
@@ -137,12 +167,11 @@ impl Sftp {
                     }
                 }
                 Step::Nothing => return Ok(()),
-                Step::Blocked(_) | Step::Broken(_) => {
-                    self.kick.notify_one();
-                    return Ok(());
-                }
+                Step::Blocked(_) | Step::Broken(_) => break,
             }
         }
+        self.kick.notify_one();
+        Ok(())
     }
 
     /// The client sends no more; the channel closes when all is answered.
@@ -165,7 +194,7 @@ impl Sftp {
     /// Bytes of requests that wait for room.
     pub(super) fn backlog(&self) -> usize {
         let state = self.state();
-        if state.blocked { state.inbox.len() } else { 0 }
+        if state.pumping { state.inbox.len() } else { 0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,6 +218,10 @@ impl Sftp {
 
     async fn pump_all(self: &Arc<Self>) -> Next {
         loop {
+            let outbox = std::mem::take(&mut self.state().outbox);
+            for out in outbox {
+                self.send(out).await;
+            }
             match self.step() {
                 Step::Taken(outs) => {
                     for out in outs {
@@ -203,23 +236,33 @@ impl Sftp {
                     self.close(1).await;
                     return Next::Over;
                 }
-                Step::Nothing => {
-                    // A reply that is owed comes first; its task kicks again.
-                    if self.state().eof && self.owing.load(Ordering::Acquire) == 0 {
+                Step::Nothing => match self.rest() {
+                    Rest::GoOn => {}
+                    Rest::Wait => return Next::Wait,
+                    Rest::Close => {
                         self.close(0).await;
                         return Next::Over;
                     }
-                    return Next::Wait;
-                }
+                },
             }
         }
+    }
+
+    /// Whether the pump may rest, decided in one moment with giving the inbox back to the handler.
+    fn rest(&self) -> Rest {
+        let mut state = self.state();
+        if !state.outbox.is_empty() || packet::frame(&state.inbox) != Ok(None) {
+            return Rest::GoOn;
+        }
+        state.pumping = false;
+        // A reply that is owed comes first; its task kicks again.
+        if state.eof && self.owing.load(Ordering::Acquire) == 0 { Rest::Close } else { Rest::Wait }
     }
 
     /// Takes one frame from the inbox, if there is one and room for its reply.
     fn step(self: &Arc<Self>) -> Step {
         let mut guard = self.state();
         let state = &mut *guard;
-        state.blocked = false;
         if let Some(error) = state.broken {
             return Step::Broken(error);
         }
@@ -248,7 +291,7 @@ impl Sftp {
                 let charge = match self.connection.link.budget.charge(dispatch::cost(&request)) {
                     Ok(charge) => charge,
                     Err(full) => {
-                        state.blocked = true;
+                        state.pumping = true;
                         return Step::Blocked(full);
                     }
                 };
@@ -258,7 +301,7 @@ impl Sftp {
                 let charge = match self.connection.link.budget.charge(dispatch::SMALL) {
                     Ok(charge) => charge,
                     Err(full) => {
-                        state.blocked = true;
+                        state.pumping = true;
                         return Step::Blocked(full);
                     }
                 };
@@ -308,13 +351,25 @@ impl Sftp {
 
     /// Waits while russh's queue is full.
     async fn send(&self, out: Out) {
+        let _turn = self.sending.lock().await;
         // An error says that the connection is gone; then nobody waits for the reply.
-        let _ = match out {
-            Out::Reply(reply) => self.handle.data(self.channel, reply).await.is_ok(),
-            Out::StandardError(line) => {
-                self.handle.extended_data(self.channel, 1, line.into_bytes()).await.is_ok()
+        match out {
+            Out::Reply(reply) if reply.len() <= CHUNK => {
+                let _ = self.handle.data(self.channel, reply).await;
             }
-        };
+            Out::Reply(reply) => {
+                let mut rest = Pieces::new(reply, &self.in_pieces);
+                while !rest.is_empty() {
+                    let piece = rest.split_to(rest.len().min(CHUNK));
+                    if self.handle.data(self.channel, piece).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Out::StandardError(line) => {
+                let _ = self.handle.extended_data(self.channel, 1, line.into_bytes()).await;
+            }
+        }
     }
 
     /// Exit status, EOF, close: without the status `scp` and scripts see a failure.
@@ -342,6 +397,40 @@ impl Sftp {
         let explanation = explain.then(|| format!("{path}: {}\r\n", refusal.client));
         (packet::status(id, status::code(refusal.kind), &refusal.client), explanation)
     }
+}
+
+impl Out {
+    fn len(&self) -> usize {
+        match self {
+            Out::Reply(reply) => reply.len(),
+            Out::StandardError(line) => line.len(),
+        }
+    }
+}
+
+impl Pieces {
+    fn new(reply: Bytes, in_pieces: &Arc<AtomicUsize>) -> Bytes {
+        in_pieces.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Self { reply, in_pieces: Arc::clone(in_pieces) })
+    }
+}
+
+impl AsRef<[u8]> for Pieces {
+    fn as_ref(&self) -> &[u8] {
+        &self.reply
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.in_pieces.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+enum Rest {
+    GoOn,
+    Wait,
+    Close,
 }
 
 #[derive(PartialEq, Eq)]
