@@ -1,2 +1,5 @@
 //! The recgate command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    recgate::cli::main(std::env::args_os())
+}

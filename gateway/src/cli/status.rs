@@ -1,0 +1,168 @@
+//! `recgate status`: how the running gateway is.
+
+use chrono::{DateTime, Utc};
+
+use super::{Exit, Failure, GatewayArgument, Output, block_on, output::columns};
+use crate::admin::{
+    Status,
+    client::{Client, ClientError},
+};
+
+/// Say how the running gateway is.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    gateway: GatewayArgument,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
+    let client = Client::new(&arguments.gateway.data_dir()?);
+    let status = block_on(client.status())?.map_err(|error| failure(&error))?;
+    if arguments.json {
+        return output.json(&status);
+    }
+    for line in lines(&status, Utc::now()) {
+        output.line(line)?;
+    }
+    Ok(())
+}
+
+/// A client's error with its exit code.
+pub(super) fn failure(error: &ClientError) -> Failure {
+    let exit = match error {
+        ClientError::Refused(_) => Exit::Failed,
+        _ => Exit::NotRunning,
+    };
+    Failure::new(exit, error)
+}
+
+fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
+    let mut lines = vec![format!(
+        "recgate {}, process {}, since {} ({}){}",
+        status.version,
+        status.pid,
+        status.started.format("%Y-%m-%dT%H:%M:%SZ"),
+        span(u64::try_from((now - status.started).num_seconds()).unwrap_or(0)),
+        if status.draining { ", stopping" } else { "" },
+    )];
+    lines.push(format!("data folder {}", status.data_dir.display()));
+    for door in &status.doors {
+        lines.push(format!("{} on {}, host keys {}", door.door, door.address, door.host_keys.join(" ")));
+    }
+    lines.push(format!(
+        "{} connections, {} of them logged in",
+        status.sessions.connections, status.sessions.sessions
+    ));
+    for head in &status.journals {
+        lines.push(format!("journal {}: entry {}, sha256 {}", head.chain, head.sequence, head.sha256));
+    }
+    lines.push(String::new());
+    let cells = |cells: [&str; 5]| cells.map(str::to_owned).to_vec();
+    let mut rows = vec![cells(["TENANT", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING"])];
+    for tenant in &status.tenants {
+        let counts = &tenant.recordings;
+        let counts = [counts.published, counts.learned, counts.orphans, counts.missing];
+        let mut row = vec![format!("{} ({})", tenant.name, tenant.id)];
+        row.extend(counts.iter().map(u64::to_string));
+        rows.push(row);
+    }
+    lines.extend(columns(&rows));
+    lines.push(String::new());
+    let mut rows = vec![cells(["SOURCE", "PLUGIN", "STATE", "LAST SCAN", "BEHIND"])];
+    let mut errors = Vec::new();
+    for tenant in &status.tenants {
+        for source in &tenant.sources {
+            let name = format!("{}/{}", tenant.name, source.name);
+            let ago =
+                |scan: DateTime<Utc>| span(u64::try_from((now - scan).num_seconds()).unwrap_or(0)) + " ago";
+            rows.push(vec![
+                name.clone(),
+                source.plugin.clone(),
+                if source.plugin_status.available { "available" } else { "unavailable" }.to_owned(),
+                source.last_scan.map_or_else(|| "none yet".to_owned(), ago),
+                source.lag_seconds.map_or_else(|| "unknown".to_owned(), span),
+            ]);
+            if let Some(error) = &source.plugin_status.last_error {
+                errors.push(format!("{name}: last error: {error}"));
+            }
+        }
+    }
+    lines.extend(columns(&rows));
+    lines.extend(errors);
+    lines
+}
+
+/// A length of time in its two largest units.
+fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::admin::{PluginStatus, RecordingCounts, SessionCounts, SourceReport, TenantStatus};
+
+    #[test]
+    fn spans_have_two_units() {
+        for (seconds, text) in [(0, "0s"), (61, "1m 1s"), (3600, "1h 0m"), (90_061, "1d 1h")] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_status_is_told_in_lines() {
+        let started = DateTime::UNIX_EPOCH;
+        let source = SourceReport {
+            id: 1,
+            name: "pbx".to_owned(),
+            plugin: "wazo".to_owned(),
+            last_scan: Some(started),
+            lag_seconds: None,
+            plugin_status: PluginStatus { last_error: Some("gone".to_owned()), ..PluginStatus::default() },
+        };
+        let tenant = TenantStatus {
+            id: 1,
+            name: "acme".to_owned(),
+            recordings: RecordingCounts { published: 12_345, ..RecordingCounts::default() },
+            sources: vec![source],
+        };
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            started,
+            pid: 7,
+            data_dir: PathBuf::from("/data"),
+            draining: false,
+            doors: Vec::new(),
+            sessions: SessionCounts::default(),
+            tenants: vec![tenant],
+            journals: Vec::new(),
+        };
+        let text = lines(&status, started + chrono::Duration::seconds(65)).join("\n");
+        assert_eq!(
+            text,
+            "recgate 0.1.0, process 7, since 1970-01-01T00:00:00Z (1m 5s)\n\
+             data folder /data\n\
+             0 connections, 0 of them logged in\n\
+             \n\
+             TENANT    PUBLISHED  LEARNED  ORPHANS  MISSING\n\
+             acme (1)  12345      0        0        0\n\
+             \n\
+             SOURCE    PLUGIN  STATE        LAST SCAN  BEHIND\n\
+             acme/pbx  wazo    unavailable  1m 5s ago  unknown\n\
+             acme/pbx: last error: gone"
+        );
+    }
+}
