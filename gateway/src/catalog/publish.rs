@@ -1,7 +1,7 @@
 //! Recording changes: journal first, store second, other views third; and catching up after a crash.
 
 use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
-use crate::state::{Entry as JournalEntry, JournalReader, Store};
+use crate::state::{Entry as JournalEntry, JournalReader, NewEntry, Store};
 
 /// Entries that are applied in one commit while catching up.
 const REPLAY: usize = 1000;
@@ -71,7 +71,10 @@ impl Catalog {
         // From here until the commit the store is behind; if anything fails in between, or this future is
         // dropped, the next one to hold the lock applies what the journal has.
         writer.caught_up = false;
-        let last = self.journal.append(lines).await?.last;
+        let mut last = 0;
+        for lines in portions(lines) {
+            last = self.journal.append(lines).await?.last;
+        }
         txn.put(keys::APPLIED.to_vec(), &last)?;
         self.store.commit(txn.into_batch()).await?;
         writer.caught_up = true;
@@ -80,6 +83,26 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+/// Entries in portions that the journal takes at once (512 KiB). Each entry is a change of its own.
+fn portions(lines: Vec<NewEntry>) -> Vec<Vec<NewEntry>> {
+    let mut portions = vec![Vec::new()];
+    let mut bytes = 0;
+    for line in lines {
+        // The chain's own fields take up to about 300 bytes more.
+        let length = line.data.to_string().len().saturating_add(512);
+        if bytes + length > 384 << 10 {
+            portions.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += length;
+        if let Some(last) = portions.last_mut() {
+            last.push(line);
+        }
+    }
+    portions.retain(|portion| !portion.is_empty());
+    portions
 }
 
 /// The number of the last entry that a catalog's store has applied.

@@ -17,10 +17,11 @@ use std::{
 };
 
 use crate::{
+    admin::{BackupReport, JournalHead},
     catalog::{Catalog, CatalogError},
     governance::{self, Governance, GovernanceError},
     state::{
-        Chain, DataDirLock, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report, SledStore, Store, StoreError,
+        Chain, DataDirLock, Head, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report, SledStore, Store, StoreError,
         gateway_id, sync_folder,
     },
 };
@@ -127,7 +128,11 @@ impl Data {
     /// copied: they are written anew from the catalog. Host keys are.
     ///
     /// The catalog is copied before the journal: what the journal has more, the copy applies when it is started.
-    pub async fn backup(&self, target: &Path) -> Result<Vec<PathBuf>, DataError> {
+    ///
+    /// # Errors
+    ///
+    /// The folder isn't empty, or a copy can't be written.
+    pub async fn backup(&self, target: &Path) -> Result<BackupReport, DataError> {
         let (dir, folder) = (self.dir.clone(), target.to_owned());
         blocking(move || prepare_empty(&folder)).await?;
         self.store.copy_to(&target.join(CATALOG)).await?;
@@ -139,7 +144,14 @@ impl Data {
             copy_folder(&dir.join("ssh"), &folder.join("ssh"))?;
             let io = |source| DataError::Io { path: folder.clone(), source };
             sync_folder(&folder).map_err(io)?;
-            files_below(&folder)
+            let mut report =
+                BackupReport { journals: verify(&folder)?.heads(), directory: folder, files: 0, bytes: 0 };
+            for file in files_below(&report.directory)? {
+                let metadata = fs::metadata(&file).map_err(|source| DataError::Io { path: file, source })?;
+                report.files = report.files.saturating_add(1);
+                report.bytes = report.bytes.saturating_add(metadata.len());
+            }
+            Ok(report)
         })
         .await
     }
@@ -197,6 +209,19 @@ pub struct Verified {
     pub access: Report,
 }
 
+impl Verified {
+    /// The ends of the chains.
+    pub fn heads(&self) -> Vec<JournalHead> {
+        vec![head(Chain::Governance, self.governance.head), head(Chain::Access, self.access.head)]
+    }
+}
+
+/// The end of a chain, as the admin API tells it.
+pub fn head(chain: Chain, head: Head) -> JournalHead {
+    let sha256 = head.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    JournalHead { chain: chain.name().to_owned(), sequence: head.sequence, sha256 }
+}
+
 /// Verifies the whole journal and the catalog's file. Changes nothing. Blocking.
 ///
 /// # Errors
@@ -224,7 +249,11 @@ pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
 }
 
 /// Puts a backup into an empty data folder and opens it once, so that what is wrong with it shows now.
-pub async fn restore(backup: &Path, dir: &Path) -> Result<Vec<PathBuf>, DataError> {
+///
+/// # Errors
+///
+/// It isn't a backup, or a damaged one, or the data folder isn't empty.
+pub async fn restore(backup: &Path, dir: &Path) -> Result<(), DataError> {
     if !backup.join("journal").is_dir() || !backup.join("gateway-id").is_file() {
         return Err(DataError::Refused(format!(
             "{} is not a backup: it has no journal; name the folder that `recgate state backup` wrote",
@@ -232,16 +261,14 @@ pub async fn restore(backup: &Path, dir: &Path) -> Result<Vec<PathBuf>, DataErro
         )));
     }
     let (from, to) = (backup.to_owned(), dir.to_owned());
-    let files = blocking(move || {
+    blocking(move || {
         prepare_empty(&to)?;
-        copy_folder(&from, &to)?;
-        files_below(&to)
+        copy_folder(&from, &to)
     })
     .await?;
     let checked = dir.to_owned();
     blocking(move || verify(&checked)).await?;
-    Data::open(dir).await?.close().await?;
-    Ok(files)
+    Data::open(dir).await?.close().await
 }
 
 /// Makes a folder, or takes one that has nothing in it but the lock of who works on it.

@@ -5,16 +5,16 @@ use std::{path::PathBuf, sync::PoisonError};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::{Shared, data::DataError, now_ms};
+use super::{Shared, data::head, now_ms};
 use crate::{
     admin::{
-        BackupReport, DoorStatus, JournalHead, Operations, PluginStatus, RecordingCounts, SessionCounts,
+        BackupReport, DoorStatus, Operations, PluginStatus, RecordingCounts, SessionCounts,
         SourceReport, Status, TenantStatus,
     },
     catalog::Progress,
     config::Source,
     sources::Slot,
-    state::{Chain, Head},
+    state::Chain,
 };
 
 #[async_trait]
@@ -88,27 +88,8 @@ impl Operations for Shared {
     }
 
     async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String> {
-        self.data.backup(&directory).await.and_then(|files| backup_report(directory, &files)).map_err(|error| error.to_string())
+        self.data.backup(&directory).await.map_err(|error| error.to_string())
     }
-}
-
-/// What a finished backup holds.
-pub fn backup_report(directory: PathBuf, files: &[PathBuf]) -> Result<BackupReport, DataError> {
-    let mut bytes = 0_u64;
-    for file in files {
-        let metadata =
-            std::fs::metadata(file).map_err(|source| DataError::Io { path: file.clone(), source })?;
-        bytes = bytes.saturating_add(metadata.len());
-    }
-    let verified = super::data::verify(&directory)?;
-    let journals =
-        vec![head(Chain::Governance, verified.governance.head), head(Chain::Access, verified.access.head)];
-    Ok(BackupReport { directory, files: files.len() as u64, bytes, journals })
-}
-
-pub(crate) fn head(chain: Chain, head: Head) -> JournalHead {
-    let sha256 = head.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    JournalHead { chain: chain.name().to_owned(), sequence: head.sequence, sha256 }
 }
 
 fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) -> SourceReport {

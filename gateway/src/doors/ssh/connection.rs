@@ -225,6 +225,11 @@ impl Waiting {
         Self { places: Arc::default(), limit }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn enter(&self, connection: &Connection) -> WaitingPlace {
         let number = connection.log.number();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);

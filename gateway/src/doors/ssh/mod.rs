@@ -47,12 +47,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 1024;
 
 /// A door that listens.
-#[derive(Debug)]
 pub struct SshDoor {
     /// Where it listens, with the real ports.
     pub addresses: Vec<SocketAddr>,
     /// The ed25519 host key's fingerprint, `SHA256:…` (another's where there is no such key).
     pub host_key_sha256: String,
+    door: Arc<Door>,
+}
+
+impl SshDoor {
+    /// Connections now: all of them, and those that have logged in.
+    pub fn connections(&self) -> (u64, u64) {
+        let all = self.door.limit.saturating_sub(self.door.connections.available_permits());
+        (all as u64, all.saturating_sub(self.door.waiting.len()) as u64)
+    }
 }
 
 /// Why the door can't be opened.
@@ -94,9 +102,11 @@ pub async fn serve(
 
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
+    let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
     let door = Arc::new(Door {
         russh: Arc::new(russh_config(keys)),
-        connections: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+        connections: Arc::new(Semaphore::new(limit)),
+        limit,
         waiting: Waiting::new(config.max_unauthenticated),
         times: Times { login_grace: config.login_grace, idle: config.idle_timeout },
         fs,
@@ -106,12 +116,14 @@ pub async fn serve(
     for (listener, address) in listeners {
         drain.spawn(Arc::clone(&door).accept(listener, address));
     }
-    Ok(SshDoor { addresses, host_key_sha256 })
+    Ok(SshDoor { addresses, host_key_sha256, door })
 }
 
 struct Door {
     russh: Arc<russh::server::Config>,
     connections: Arc<Semaphore>,
+    /// Permits of `connections` when nobody is connected.
+    limit: usize,
     waiting: Waiting,
     times: Times,
     fs: Arc<dyn FileSystem>,
