@@ -1,15 +1,17 @@
 //! A gateway with two tenants over two PBXs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
 use tempfile::TempDir;
 
 use crate::{
@@ -221,28 +223,31 @@ growing_after = 1
         Login::new(self.path(), self.gateway.as_ref().unwrap().ready.port, user, PASSWORD)
     }
 
-    /// Waits until the tenant's folders hold exactly the files of these calls, and each local date has its root index.
+    /// Waits until the tenant's folders hold exactly the files of these calls, and there is a root index of each of
+    /// their local dates and of no other.
     pub fn wait_published(&self, tenant: &str, calls: &[Call]) {
+        let zone = self.tenants.iter().find(|spec| spec.name == tenant).unwrap().zone;
         let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+        let mut dates = BTreeSet::new();
         for call in calls {
             *expected.entry(call.folder()).or_default() += 1;
+            let local = call.start + TimeDelta::minutes(offset_in_june(zone));
+            dates.insert(local.format("I%Y%m%d.csv").to_string());
         }
         let mut raw = self.login(tenant).raw();
-        let mut seen = BTreeMap::new();
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         loop {
             let now = published(&mut raw);
-            if now == expected
-                && raw.list("/Index").is_ok_and(|indexes| !indexes.is_empty() || calls.is_empty())
-            {
+            let indexes: BTreeSet<String> =
+                raw.list("/Index").unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+            if now == expected && indexes == dates {
                 return;
             }
-            seen.clone_from(&now);
             assert!(
                 begin.elapsed() < Duration::from_secs(60),
-                "{tenant}: WAVs by folder are {seen:?}, not {expected:?}, or there is no root index"
+                "{tenant}: WAVs by folder are {now:?}, not {expected:?}; root indexes are {indexes:?}, not {dates:?}"
             );
-            std::thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
         }
     }
 
@@ -278,6 +283,15 @@ impl Raw {
             }
         }
         tree
+    }
+}
+
+/// Minutes east of UTC, in June 2016, when all calls of the tests are.
+fn offset_in_june(zone: &str) -> i64 {
+    match zone {
+        "America/Los_Angeles" => -7 * 60,
+        "Asia/Kolkata" => 5 * 60 + 30,
+        other => panic!("the harness doesn't know {other}"),
     }
 }
 

@@ -398,6 +398,50 @@ async fn idle_blocks_of_a_stalled_reader_make_room() {
     );
 }
 
+/// On real threads: many files on little memory, readers that give up in the middle of a read, files that are closed
+/// while they are fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_readers_that_give_up_and_little_memory_leave_nothing_behind() {
+    let reader = MediaReader::new(2 * MIB, 8 * MIB);
+    let live = Arc::new(AtomicU64::new(0));
+    let most_live = Arc::new(AtomicU64::new(0));
+    let tasks: Vec<_> = (0..48_u64)
+        .map(|i| {
+            let fake = Arc::new(Fake {
+                size: 3 * MIB + i,
+                delay: Duration::from_micros(i % 5 * 200),
+                live: Arc::clone(&live),
+                most_live: Arc::clone(&most_live),
+                ..Fake::default()
+            });
+            let file = open(&reader, &fake);
+            tokio::spawn(async move {
+                let step = if i % 2 == 0 { K32 } else { 255 << 10 };
+                let mut offset = 0;
+                while offset < fake.size {
+                    if i % 3 == 0 {
+                        let soon = Duration::from_micros(offset % 700);
+                        drop(tokio::time::timeout(soon, read(&file, offset, step)).await);
+                    }
+                    let both = [offset, offset + step as u64].map(|at| read(&file, at, step));
+                    for (at, got) in [offset, offset + step as u64].into_iter().zip(join_all(both).await) {
+                        assert!(got.unwrap()[..] == expected(fake.size, at, step)[..], "wrong bytes at {at}");
+                    }
+                    if i % 7 == 0 && offset > MIB {
+                        return;
+                    }
+                    offset += 2 * step as u64;
+                }
+            })
+        })
+        .collect();
+    let all = tokio::time::timeout(Duration::from_secs(120), join_all(tasks)).await.expect("a deadlock");
+    all.into_iter().for_each(|task| task.unwrap());
+    assert!(most_live.load(Ordering::SeqCst) <= 2 * MIB);
+    assert_nothing_held(&reader).await;
+    assert_eq!(live.load(Ordering::SeqCst), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
