@@ -152,9 +152,10 @@ impl Door {
             }
             let connection =
                 Connection::new(peer, Arc::clone(&self.fs), Arc::clone(&self.identity), self.drain.clone());
-            let (russh, times, waiting) = (Arc::clone(&self.russh), self.times, self.waiting.clone());
+            let place = self.waiting.enter(&connection);
+            let (russh, times) = (Arc::clone(&self.russh), self.times);
             self.drain.spawn(async move {
-                connection::run(Arc::new(connection), russh, socket, times, waiting).await;
+                connection::run(Arc::new(connection), russh, socket, times, place).await;
                 drop(permit);
             });
         }
