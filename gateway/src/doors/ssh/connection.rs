@@ -117,9 +117,9 @@ pub(super) async fn run(
     config: Arc<russh::server::Config>,
     socket: TcpStream,
     times: Times,
-    waiting: Waiting,
+    place: WaitingPlace,
 ) {
-    let reason = watch(&connection, config, socket, times, waiting).await;
+    let reason = watch(&connection, config, socket, times, place).await;
     connection.link.cut.cancel();
     connection.log.closed(&reason);
 }
@@ -129,9 +129,8 @@ async fn watch(
     config: Arc<russh::server::Config>,
     socket: TcpStream,
     times: Times,
-    waiting: Waiting,
+    place: WaitingPlace,
 ) -> String {
-    let place = waiting.enter(connection);
     let mut deadline = pin!(tokio::time::sleep(times.login_grace));
     let wire = Wire::new(socket, Arc::clone(&connection.link));
     let wire = BufReader::with_capacity(SOCKET_BUFFER, wire);
@@ -230,7 +229,8 @@ impl Waiting {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn enter(&self, connection: &Connection) -> WaitingPlace {
+    /// Takes a place, in the order of the connections' arrival.
+    pub(super) fn enter(&self, connection: &Connection) -> WaitingPlace {
         let number = connection.log.number();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         while places.len() >= self.limit.max(1) {
@@ -243,7 +243,8 @@ impl Waiting {
     }
 }
 
-struct WaitingPlace {
+/// A place among those that wait; dropped at the login.
+pub(super) struct WaitingPlace {
     waiting: Waiting,
     number: u64,
 }

@@ -1,10 +1,9 @@
 //! The SSH door: SFTP version 3 over russh.
 //!
-//! russh does the transport; the loop that accepts, the [socket](wire) below it, the flow of [requests and
-//! replies](sftp) and their [bounds](budget) are here, since russh's own channel queues neither bound memory nor let
-//! requests be answered in any order. Memory of a connection: at most [`budget::Budget::BYTES`] of replies on their
-//! way, whether being read, queued or in russh's output; two windows of requests, and a read buffer
-//! of 16 KiB.
+//! russh does the transport; the loop that accepts, the socket below it (`wire`), the flow of requests and replies
+//! (`sftp`) and their bounds (`budget`) are here, since russh's own channel queues neither bound memory nor let requests
+//! be answered in any order. Memory of a connection: at most 4 MiB of replies on their way, whether being read, queued
+//! or in russh's output; two windows of requests of 256 KiB, and a read buffer of 16 KiB.
 //!
 //! russh stops taking queued replies while one channel of a connection waits for its client's window. So channels of
 //! one connection can slow each other down; connections can't.
@@ -164,9 +163,10 @@ impl Door {
             }
             let connection =
                 Connection::new(peer, Arc::clone(&self.fs), Arc::clone(&self.identity), self.drain.clone());
-            let (russh, times, waiting) = (Arc::clone(&self.russh), self.times, self.waiting.clone());
+            let place = self.waiting.enter(&connection);
+            let (russh, times) = (Arc::clone(&self.russh), self.times);
             self.drain.spawn(async move {
-                connection::run(Arc::new(connection), russh, socket, times, waiting).await;
+                connection::run(Arc::new(connection), russh, socket, times, place).await;
                 drop(permit);
             });
         }

@@ -3,7 +3,11 @@
 
 use std::{collections::HashMap, fs, sync::Arc, sync::atomic::Ordering, time::Duration};
 
-use tokio::{io::AsyncReadExt, net::TcpStream, sync::Semaphore};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Semaphore,
+};
 
 use super::{
     budget::Budget,
@@ -181,44 +185,97 @@ async fn reads_are_answered_in_any_order_and_never_short() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_asks_without_reading_is_held_back_and_served_later() {
-    let memory = Memory::new(&[("/hot.wav", 100_000_000, Pace::Hot), ("/other.wav", 5_000_000, Pace::Hot)]);
-    let served = Arc::clone(&memory.served);
-    let door = TestDoor::open(memory).await;
+async fn large_and_small_replies_do_not_mix() {
+    let door = TestDoor::open(Memory::new(&[("/cold.wav", 9_000_000, Pace::Cold(1))])).await;
     let mut raw = door.raw().await;
-    let handle = raw.open(3, "/hot.wav").await;
-    // Far more requests than are held: 30,000 of 32 KiB are near 1 GB of replies and 1 MB of requests.
-    let count = 30_000u64;
-    let requests: Vec<u8> =
-        (0..count).flat_map(|n| raw.encode(5, &read_body(&handle, n % 3000 * 32_768, 32_768)).1).collect();
-    let mut stdin = raw.stdin.take().unwrap();
-    let sender = tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt;
-        stdin.write_all(&requests).await.unwrap();
-        stdin
-    });
-    // It stalls: what is served no longer grows.
-    let mut before = u64::MAX;
-    deadline(async {
-        while before != served.load(Ordering::Relaxed) || before == 0 {
-            before = served.load(Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+    let handle = raw.open(3, "/cold.wav").await;
+    let mut asked = HashMap::new();
+    let mut packets = Vec::new();
+    for n in 0..500u64 {
+        let (read, packet) = raw.encode(5, &read_body(&handle, n * 10_000, 261_120));
+        asked.insert(read, Some(n * 10_000));
+        packets.push(packet);
+        for _ in 0..8 {
+            let (id, packet) = raw.encode(16, &string(b"/x"));
+            asked.insert(id, None);
+            packets.push(packet);
         }
-    })
-    .await;
-    // OpenSSH's window is 2 MiB; some more is in its buffers and pipes.
-    let bound = Budget::BYTES as u64 + 3 * 1024 * 1024;
-    assert!(before <= bound, "{before} bytes were made for a client that doesn't read");
-    // Others aren't held up.
-    let output = door.sftp("acme", "get other.wav\n").await;
-    assert!(output.status.success());
-    // Once it reads, everything comes.
-    for _ in 0..count {
-        let answer = raw.receive().await.expect("a reply for each");
-        assert_eq!((answer[0], answer.len()), (103, 9 + 32_768));
     }
-    raw.stdin = Some(deadline(sender).await.unwrap());
+    // Never so much at once that the door holds requests back: small ones are to come while large replies are under
+    // way, and to be answered at once.
+    let under_way = Arc::new(Semaphore::new(20));
+    let mut stdin = raw.stdin.take().unwrap();
+    let sender = tokio::spawn({
+        let under_way = Arc::clone(&under_way);
+        async move {
+            for packet in packets {
+                under_way.acquire().await.unwrap().forget();
+                stdin.write_all(&packet).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            stdin
+        }
+    });
+    for _ in 0..asked.len() {
+        let answer = raw.receive().await.unwrap();
+        under_way.add_permits(1);
+        let id = u32::from_be_bytes(answer[1..5].try_into().unwrap());
+        match asked.remove(&id).expect("an id that was asked, once") {
+            Some(offset) => {
+                assert_eq!((answer[0], answer.len()), (103, 9 + 261_120));
+                assert_content(&answer[9..], offset);
+            }
+            None => assert_eq!(answer[0], 104),
+        }
+    }
+    raw.stdin = Some(sender.await.unwrap());
     assert_eq!(raw.finish().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_asks_without_reading_is_held_back_and_served_later() {
+    // Far more requests than are held: 16,000 are near 0.5 MB.
+    for (name, len, count) in [("/hot.wav", 16_384, 16_000), ("/cold.wav", 261_120, 1_000)] {
+        let memory = Memory::new(&[
+            ("/hot.wav", 100_000_000, Pace::Hot),
+            ("/cold.wav", 100_000_000, Pace::Cold(2)),
+            ("/other.wav", 5_000_000, Pace::Hot),
+        ]);
+        let served = Arc::clone(&memory.served);
+        let door = TestDoor::open(memory).await;
+        let mut raw = door.raw().await;
+        let handle = raw.open(3, name).await;
+        let requests: Vec<u8> = (0..count)
+            .flat_map(|n| raw.encode(5, &read_body(&handle, n % 300 * u64::from(len), len)).1)
+            .collect();
+        let mut stdin = raw.stdin.take().unwrap();
+        let sender = tokio::spawn(async move {
+            stdin.write_all(&requests).await.unwrap();
+            stdin
+        });
+        // It stalls: what is served no longer grows.
+        let mut before = u64::MAX;
+        deadline(async {
+            while before != served.load(Ordering::Relaxed) || before == 0 {
+                before = served.load(Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        })
+        .await;
+        // OpenSSH's window is 2 MiB; some more is in its buffers and pipes.
+        let bound = Budget::BYTES as u64 + 3 * 1024 * 1024;
+        assert!(before <= bound, "{name}: {before} bytes were made for a client that doesn't read");
+        // Others aren't held up.
+        let output = door.sftp("acme", "get other.wav\n").await;
+        assert!(output.status.success());
+        // Once it reads, everything comes.
+        for _ in 0..count {
+            let answer = raw.receive().await.expect("a reply for each");
+            assert_eq!((answer[0], answer.len()), (103, 9 + len as usize));
+        }
+        raw.stdin = Some(deadline(sender).await.unwrap());
+        assert_eq!(raw.finish().await.0, Some(0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -402,7 +459,7 @@ async fn who_does_not_log_in_is_cut_off() {
     let door = TestDoor::open_with(Memory::new(&[]), config).await;
     for hello in [&b""[..], b"SSH-2.0-x\r\n", b"GET / HTTP/1.0\r\n\r\n"] {
         let mut socket = TcpStream::connect(door.address).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut socket, hello).await.unwrap();
+        socket.write_all(hello).await.unwrap();
         let mut all = Vec::new();
         // A reset is an end, too.
         let _ = deadline(socket.read_to_end(&mut all)).await;

@@ -358,7 +358,7 @@ impl Sftp {
                 let _ = self.handle.data(self.channel, reply).await;
             }
             Out::Reply(reply) => {
-                let mut rest = Pieces::new(reply, &self.in_pieces);
+                let mut rest = Pieces::of(reply, &self.in_pieces);
                 while !rest.is_empty() {
                     let piece = rest.split_to(rest.len().min(CHUNK));
                     if self.handle.data(self.channel, piece).await.is_err() {
@@ -409,7 +409,7 @@ impl Out {
 }
 
 impl Pieces {
-    fn new(reply: Bytes, in_pieces: &Arc<AtomicUsize>) -> Bytes {
+    fn of(reply: Bytes, in_pieces: &Arc<AtomicUsize>) -> Bytes {
         in_pieces.fetch_add(1, Ordering::AcqRel);
         Bytes::from_owner(Self { reply, in_pieces: Arc::clone(in_pieces) })
     }
