@@ -128,12 +128,8 @@ async fn make(shared: &Arc<Shared>, source: &Source) -> Result<Arc<dyn MediaSour
     let (plugins, source) = (Arc::clone(&shared.plugins), source.clone());
     tokio::task::spawn_blocking(move || {
         let trust = Trust { in_process: source.in_process, sha256: source.sha256 };
-        let plugin = plugins.load(&source.plugin, &trust).map_err(|error| error.to_string())?;
-        let wrong = plugin.check_settings(&source.settings);
-        if !wrong.is_empty() {
-            return Err(format!("its settings are wrong: {}", wrong.join("; ")));
-        }
-        let limits = CallLimits { timeout: source.call_timeout, ..CallLimits::default() };
+        let plugin = plugins.load(&source.plugin, trust).map_err(|error| error.to_string())?;
+        let limits = CallLimits { timeout: source.call_timeout, max_calls: 0 };
         let instance =
             plugin.create(&source.name, &source.settings, limits).map_err(|error| error.to_string())?;
         Ok(instance as Arc<dyn MediaSource>)

@@ -23,7 +23,7 @@ pub(crate) fn tenant(users: Vec<User>) -> Tenant {
 }
 
 fn test_zone() -> TenantZone {
-    TenantZone
+    TenantZone::new(chrono_tz::Tz::UTC, Vec::new()).unwrap()
 }
 
 pub(crate) fn user(id: u32, name: Option<&str>) -> User {
