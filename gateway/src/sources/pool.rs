@@ -28,6 +28,8 @@ use tokio::sync::{Notify, oneshot};
 pub(super) const ABANDONED_MAX: usize = 8;
 /// Calls that may wait for a thread.
 const QUEUE_MAX: usize = 256;
+/// The longest deadline.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A thread without work for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -116,7 +118,7 @@ impl Pool {
         let lane = |most| LaneState { queue: VecDeque::new(), threads: 0, idle: 0, most };
         Arc::new(Self {
             source,
-            timeout,
+            timeout: timeout.min(TIMEOUT_MAX),
             state: Mutex::new(State {
                 calls: lane(max_calls.max(1)),
                 scans: lane(1),
@@ -132,7 +134,8 @@ impl Pool {
     }
 
     /// Runs `body` on a thread and waits for its result, at most for the timeout after it began (for a scan: after its
-    /// last progress), and at most as long for it to begin. Dropping the future cancels the call.
+    /// last progress), and at most twice as long for it to begin: calls that hang when it comes have been abandoned, and
+    /// replaced, by then. Dropping the future cancels the call.
     pub(super) async fn call<T: Send + 'static>(
         self: &Arc<Self>,
         lane: Lane,
@@ -146,7 +149,8 @@ impl Pool {
         });
         let call = self.submit(lane, run)?;
         let _cancel_on_drop = CancelOnDrop { pool: self, call: &call };
-        let begin_until = Instant::now() + self.timeout;
+        let patience = self.timeout * 2;
+        let begin_until = Instant::now() + patience;
         loop {
             let wake = self.next_look(&call, begin_until);
             tokio::select! {
@@ -167,8 +171,7 @@ impl Pool {
                 return Err(Error::new(ErrorCode::Timeout, message));
             }
             if !call.started.load(Ordering::Acquire) && now >= begin_until {
-                let message =
-                    format!("{what} waited {:?} for other calls of the source to end", self.timeout);
+                let message = format!("{what} waited {patience:?} for other calls of the source to end");
                 return Err(Error::new(ErrorCode::Busy, message));
             }
         }

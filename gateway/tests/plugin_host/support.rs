@@ -89,7 +89,7 @@ pub fn broken() -> Arc<Plugin> {
 /// A deadline that a machine under load keeps.
 pub const PATIENT: CallLimits = CallLimits { timeout: Duration::from_secs(60), max_calls: 0 };
 /// A deadline for calls that are meant to miss it.
-pub const HASTY: CallLimits = CallLimits { timeout: Duration::from_millis(150), max_calls: 0 };
+pub const HASTY: CallLimits = CallLimits { timeout: Duration::from_millis(400), max_calls: 0 };
 
 pub fn try_source(name: &str, settings: Value, limits: CallLimits) -> Result<Arc<Instance>, SourceError> {
     broken().create(name, &settings, limits)
