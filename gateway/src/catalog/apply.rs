@@ -7,7 +7,8 @@ use super::{
     keys,
     keys::Place,
     rows::{
-        Condition, Counts, Details, FolderRow, Frozen, Listed, MediaRow, Recording, RootIndexRow, TenantRow, Told,
+        Condition, Counts, Details, FolderRow, Frozen, Listed, MediaRow, Recording, RootIndexRow, TenantRow,
+        Told,
     },
     txn::Txn,
 };
@@ -79,7 +80,8 @@ pub async fn published(
     now_ms: i64,
 ) -> Result<(), CatalogError> {
     let place = Place { day: entry.day, second: entry.second, sequence: entry.sequence };
-    let (Some(day), Some(local_day)) = (UtcDay::from_number(entry.day), LocalDay::from_number(entry.local_day))
+    let (Some(day), Some(local_day)) =
+        (UtcDay::from_number(entry.day), LocalDay::from_number(entry.local_day))
     else {
         return Err(CatalogError::Row(format!("a publication on day {} is outside the calendar", entry.day)));
     };
@@ -109,8 +111,7 @@ pub async fn published(
     let before = txn.get::<MediaRow>(&key).await?;
     let was_orphan = before.as_ref().is_some_and(|row| row.orphan);
     let told = before.map(|row| row.told).unwrap_or_default();
-    let row =
-        MediaRow { uid: *entry.uid.as_bytes(), place: Some(place), due_ms: None, orphan: false, told };
+    let row = MediaRow { uid: *entry.uid.as_bytes(), place: Some(place), due_ms: None, orphan: false, told };
     txn.put(key, &row)?;
 
     let key = keys::folder(entry.tenant, day);
@@ -142,7 +143,9 @@ pub async fn condition(
         for (state, number) in
             [(Condition::Missing, &mut counts.missing), (Condition::Corrupt, &mut counts.corrupt)]
         {
-            *number = number.saturating_add(u64::from(condition == state)).saturating_sub(u64::from(before == state));
+            *number = number
+                .saturating_add(u64::from(condition == state))
+                .saturating_sub(u64::from(before == state));
         }
     })
     .await?;

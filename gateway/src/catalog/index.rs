@@ -269,7 +269,8 @@ impl Catalog {
         let mut txn = Txn::new(&*self.store);
         let key = keys::folder(tenant.id, day);
         let mut row: FolderRow = txn.get(&key).await?.unwrap_or_default();
-        let create = |part, file: IndexFile| Generation::create(self, tenant.id, part, file.generation, now_ms);
+        let create =
+            |part, file: IndexFile| Generation::create(self, tenant.id, part, file.generation, now_ms);
         let mut brief = create(IndexPart::Brief(day), row.brief)?;
         let mut full = create(IndexPart::Full(day), row.full)?;
         let mut media: Option<Generation> = None;
@@ -410,7 +411,8 @@ impl Catalog {
     /// Removes other generations of an index; who has one open keeps it. What can't be removed only takes room.
     fn remove_others(&self, tenant: u32, part: IndexPart, keep: u64) {
         let kept = self.index_path(tenant, part, keep);
-        let (Some(folder), Some(stem)) = (kept.parent(), part.stem().rsplit('/').next().map(str::to_owned)) else {
+        let (Some(folder), Some(stem)) = (kept.parent(), part.stem().rsplit('/').next().map(str::to_owned))
+        else {
             return;
         };
         let Ok(entries) = fs::read_dir(folder) else { return };
@@ -450,9 +452,9 @@ fn index_row(tenant: &Tenant, place: Place, recording: &Recording) -> Result<Ind
     let value = |key: &str| details.values.get(key).cloned().unwrap_or_default();
     let seconds = |ms: i64| ms.div_euclid(1000);
     // The medium's own length counts; where nobody knows it, from start to stop. Rounded to the nearest second.
-    let duration_ms = details
-        .duration_ms
-        .or_else(|| u64::try_from(details.stop_ms.saturating_sub(details.start_ms)).ok().filter(|ms| *ms > 0));
+    let duration_ms = details.duration_ms.or_else(|| {
+        u64::try_from(details.stop_ms.saturating_sub(details.start_ms)).ok().filter(|ms| *ms > 0)
+    });
     Ok(IndexRow {
         call_type: value(fact::CALL_TYPE),
         start_utc_s: seconds(details.start_ms),
@@ -500,7 +502,8 @@ impl Generation {
     ) -> Result<Self, CatalogError> {
         let generation = next_generation(last, now_ms);
         let path = catalog.index_path(tenant, part, generation);
-        let file = open_for_writing(&path, true).map_err(|source| CatalogError::Index { path: path.clone(), source })?;
+        let file = open_for_writing(&path, true)
+            .map_err(|source| CatalogError::Index { path: path.clone(), source })?;
         let state = IndexFile { generation, length: 0, modified: 0 };
         Ok(Self { part, path, file, buffer: header(part.kind()), state })
     }

@@ -258,7 +258,8 @@ impl<'a> Work<'a> {
         id: &str,
         told: Told,
     ) -> Result<(), CatalogError> {
-        let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await? else {
+        let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await?
+        else {
             return Err(CatalogError::Row(format!("media {id:?} points to a recording that isn't there")));
         };
         if recording.frozen.version != told.version {
@@ -318,7 +319,12 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn rejoin(&mut self, id: &str, old: &[(u32, String)], new: &[(u32, String)]) -> Result<(), CatalogError> {
+    async fn rejoin(
+        &mut self,
+        id: &str,
+        old: &[(u32, String)],
+        new: &[(u32, String)],
+    ) -> Result<(), CatalogError> {
         let (tenant, source) = (self.tenant.id, self.source.id);
         for (kind, value) in old.iter().filter(|key| !new.contains(key)) {
             let key = keys::join(tenant, source, *kind, value);
@@ -365,7 +371,8 @@ impl<'a> Work<'a> {
             return self.refresh(place, &row.told, values).await;
         }
         let exact = join::exact_start_ms(&values).is_some();
-        let publish = row.told.is_publishable() && (exact || waited && self.source.unmatched == Unmatched::Publish);
+        let publish =
+            row.told.is_publishable() && (exact || waited && self.source.unmatched == Unmatched::Publish);
         if publish && !row.told.version.is_empty() {
             self.forget_due(&row);
             return self.publish(id, row, values).await;
@@ -395,7 +402,10 @@ impl<'a> Work<'a> {
         let (Some(second), Some(local_day)) =
             (UtcSecond::from_unix_ms(details.start_ms), self.tenant.zone.day_of(details.start_ms))
         else {
-            self.complain(format!("media {id:?}: a start of {} ms is outside the calendar", details.start_ms));
+            self.complain(format!(
+                "media {id:?}: a start of {} ms is outside the calendar",
+                details.start_ms
+            ));
             return Ok(());
         };
         let counters: TenantRow = self.txn.get(&keys::tenant(self.tenant.id)).await?.unwrap_or_default();
@@ -485,7 +495,8 @@ impl<'a> Work<'a> {
             self.txn.put(key, &row)?;
             return Ok(false);
         };
-        let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await? else {
+        let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await?
+        else {
             return Ok(false);
         };
         if recording.listed.condition == condition || recording.listed.condition == Condition::Corrupt {
@@ -543,7 +554,9 @@ impl<'a> Work<'a> {
 }
 
 fn after(sequence: u32) -> Result<u32, CatalogError> {
-    sequence.checked_add(1).ok_or_else(|| CatalogError::Row("a second has more than 4,294,967,295 recordings".into()))
+    sequence
+        .checked_add(1)
+        .ok_or_else(|| CatalogError::Row("a second has more than 4,294,967,295 recordings".into()))
 }
 
 /// By media type; else by the id's own ending; else `bin`.

@@ -22,7 +22,9 @@ pub async fn joined(
 ) -> Result<BTreeMap<String, String>, CatalogError> {
     let mut found: Vec<(u32, std::cmp::Reverse<u64>, String, FactsRow)> = Vec::new();
     for (kind, value) in &told.keys {
-        let Some(join) = txn.get::<JoinRow>(&keys::join(tenant, source, *kind, value)).await? else { continue };
+        let Some(join) = txn.get::<JoinRow>(&keys::join(tenant, source, *kind, value)).await? else {
+            continue;
+        };
         for id in join.facts {
             if found.iter().any(|(_, _, known, _)| *known == id) {
                 continue;

@@ -35,7 +35,9 @@ pub use index::IndexPart;
 pub use ingest::Ingested;
 pub use keys::Place;
 pub use publish::applied;
-pub use rows::{Condition, Counts, Details, FolderRow, Frozen, IndexFile, Listed, Recording, RootIndexRow, SourceRow};
+pub use rows::{
+    Condition, Counts, Details, FolderRow, Frozen, IndexFile, Listed, Recording, RootIndexRow, SourceRow,
+};
 pub use sync::{Progress, Synchroniser};
 
 /// Why the catalog failed.

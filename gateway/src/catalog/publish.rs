@@ -122,4 +122,3 @@ fn read_page(mut reader: JournalReader) -> Result<(Vec<JournalEntry>, JournalRea
     }
     Ok((page, reader))
 }
-

@@ -39,7 +39,9 @@ impl Seen {
 
     /// Whether the id may have been inserted; false is certain.
     pub fn may_contain(&self, id: &str) -> bool {
-        self.positions(id).into_iter().all(|(word, bit)| self.bits.get(word).is_some_and(|word| word & bit != 0))
+        self.positions(id)
+            .into_iter()
+            .all(|(word, bit)| self.bits.get(word).is_some_and(|word| word & bit != 0))
     }
 
     fn positions(&self, id: &str) -> [(usize, u64); HASHES as usize] {

@@ -64,7 +64,9 @@ enum ScanError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    #[error("{vanished} of {known} media vanished at once, more than {VANISH_PERCENT} %: nothing was marked missing. Is its storage mounted whole?")]
+    #[error(
+        "{vanished} of {known} media vanished at once, more than {VANISH_PERCENT} %: nothing was marked missing. Is its storage mounted whole?"
+    )]
     Vanished { vanished: u64, known: u64 },
     #[error("the scan did not end: it returned MORE with the same cursor")]
     Stuck,
@@ -151,7 +153,11 @@ impl Synchroniser {
         self.confirm_changed(changed).await?;
         self.decide_due(started).await?;
         let vanished = self.confirm_vanished(&seen).await;
-        let row = SourceRow { watermark_ms: watermark_ms.max(known.watermark_ms), scanned_ms: started, media: told };
+        let row = SourceRow {
+            watermark_ms: watermark_ms.max(known.watermark_ms),
+            scanned_ms: started,
+            media: told,
+        };
         self.catalog.scanned(self.tenant.id, self.source.id, &row).await?;
         self.report(|progress| {
             progress.last_scan_ms = Some(started);
@@ -257,7 +263,9 @@ impl Synchroniser {
                 Err(error) if error.error.code == ErrorCode::NotFound => confirmed.push(id),
                 Err(error) if error.error.code.is_retryable() => return Err(error.into()),
                 // Not to be read isn't gone.
-                Err(error) => tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "not told any more, and not to be asked for"),
+                Err(error) => {
+                    tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "not told any more, and not to be asked for")
+                }
             }
         }
         let marked = self.mark(&confirmed, Condition::Missing).await?;
@@ -278,7 +286,12 @@ impl Synchroniser {
 
 impl Catalog {
     /// Remembers how far a source's scans are.
-    pub(super) async fn scanned(&self, tenant: u32, source: u32, row: &SourceRow) -> Result<(), CatalogError> {
+    pub(super) async fn scanned(
+        &self,
+        tenant: u32,
+        source: u32,
+        row: &SourceRow,
+    ) -> Result<(), CatalogError> {
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
         let mut txn = Txn::new(&*self.store);

@@ -167,12 +167,14 @@ impl World {
                 let mut from = None;
                 loop {
                     let (rows, next) = self.catalog.recordings(7, day, from).await.unwrap();
-                    names.extend(rows.into_iter().filter(|(_, row)| row.condition != Condition::Missing).map(
-                        |(place, row)| {
-                            let name = place.name(&row.extension).unwrap().text(NameForm::Long);
-                            format!("{}/{name}", day.folder_name())
-                        },
-                    ));
+                    names.extend(
+                        rows.into_iter().filter(|(_, row)| row.condition != Condition::Missing).map(
+                            |(place, row)| {
+                                let name = place.name(&row.extension).unwrap().text(NameForm::Long);
+                                format!("{}/{name}", day.folder_name())
+                            },
+                        ),
+                    );
                     match next {
                         Some(place) => from = Some(place),
                         None => break,
@@ -201,13 +203,8 @@ impl World {
 async fn open(dir: &std::path::Path) -> (Arc<Catalog>, Arc<Governance>) {
     let store = Arc::new(RedbStore::open(&dir.join("catalog.redb")).unwrap());
     let views = Arc::new(RedbStore::open(&dir.join("views.redb")).unwrap());
-    let journal = Journal::open(
-        &dir.join("journal"),
-        Chain::Governance,
-        Uuid::nil(),
-        JournalOptions::default(),
-        &[],
-    );
+    let journal =
+        Journal::open(&dir.join("journal"), Chain::Governance, Uuid::nil(), JournalOptions::default(), &[]);
     let journal = Arc::new(journal.unwrap().0);
     let governance = Arc::new(Governance::new(views, Arc::clone(&journal)));
     governance.catch_up().await.unwrap();

@@ -25,8 +25,10 @@ impl<'a> Txn<'a> {
 
     /// Reads many keys at once, for later gets.
     pub async fn prefetch(&mut self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), CatalogError> {
-        let mut wanted: Vec<Vec<u8>> =
-            keys.into_iter().filter(|key| !self.read.contains_key(key) && !self.changes.contains_key(key)).collect();
+        let mut wanted: Vec<Vec<u8>> = keys
+            .into_iter()
+            .filter(|key| !self.read.contains_key(key) && !self.changes.contains_key(key))
+            .collect();
         wanted.sort_unstable();
         wanted.dedup();
         if wanted.is_empty() {

@@ -153,6 +153,7 @@ fn backup_line(report: &BackupReport) -> String {
 }
 
 fn reach(journals: &[JournalHead]) -> String {
-    let heads: Vec<_> = journals.iter().map(|head| format!("{} entry {}", head.chain, head.sequence)).collect();
+    let heads: Vec<_> =
+        journals.iter().map(|head| format!("{} entry {}", head.chain, head.sequence)).collect();
     if heads.is_empty() { "an empty journal".to_owned() } else { heads.join(" and ") }
 }

@@ -21,8 +21,8 @@ use crate::{
     catalog::{Catalog, CatalogError},
     governance::{self, Governance, GovernanceError},
     state::{
-        Chain, DataDirLock, Head, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report, SledStore, Store, StoreError,
-        gateway_id, sync_folder,
+        Chain, DataDirLock, Head, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report,
+        SledStore, Store, StoreError, gateway_id, sync_folder,
     },
 };
 
@@ -98,7 +98,8 @@ impl Data {
             dir.join("index"),
             Some(Arc::clone(&governance) as _),
         ));
-        for (what, count) in [("catalog", catalog.catch_up().await?), ("governance", governance.catch_up().await?)]
+        for (what, count) in
+            [("catalog", catalog.catch_up().await?), ("governance", governance.catch_up().await?)]
         {
             if count > 0 {
                 tracing::info!(store = what, entries = count, "brought up to the journal");
@@ -187,7 +188,11 @@ impl Stores {
     }
 }
 
-fn open_journals(dir: &Path, catalog: u64, governance: u64) -> Result<(Arc<Journal>, Arc<Journal>), DataError> {
+fn open_journals(
+    dir: &Path,
+    catalog: u64,
+    governance: u64,
+) -> Result<(Arc<Journal>, Arc<Journal>), DataError> {
     let id = gateway_id(dir).map_err(|source| DataError::Io { path: dir.join("gateway-id"), source })?;
     let applied = [("catalog", catalog), ("governance", governance)];
     let open = |chain, applied: &[(&str, u64)]| {

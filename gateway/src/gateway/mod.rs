@@ -14,7 +14,10 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{AdminServer, SocketError, ready::{Ready, ReadyDoor, ReadyUser}},
+    admin::{
+        AdminServer, SocketError,
+        ready::{Ready, ReadyDoor, ReadyUser},
+    },
     catalog::CatalogError,
     config::{Config, Source, Tenant},
     doors::{common::Drain, ssh},
@@ -54,7 +57,9 @@ pub enum StartError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// A tenant's name form isn't the one that it was made with.
-    #[error("tenant {tenant}: name_form was {made:?} when the tenant was made; put it back: clients know the recordings by their names")]
+    #[error(
+        "tenant {tenant}: name_form was {made:?} when the tenant was made; put it back: clients know the recordings by their names"
+    )]
     NameForm {
         /// The tenant's name.
         tenant: String,
@@ -256,7 +261,10 @@ impl Shared {
                 before.remove(&tenant.id).map(|running| running.sources).unwrap_or_default();
             let mut sources = Vec::new();
             for source in &tenant.sources {
-                let kept = old.iter().position(|running| running.is_for(&tenant, source)).map(|at| old.swap_remove(at));
+                let kept = old
+                    .iter()
+                    .position(|running| running.is_for(&tenant, source))
+                    .map(|at| old.swap_remove(at));
                 sources.push(kept.unwrap_or_else(|| {
                     let same = |running: &&Running| running.source.id == source.id;
                     // Only how it is followed has changed: its instance goes on.
@@ -270,7 +278,8 @@ impl Shared {
         before.into_values().flat_map(|tenant| tenant.sources).for_each(Running::cancel);
         self.vfs.mount(running.values().map(|running| Mounted {
             tenant: Arc::clone(&running.tenant),
-            sources: running.sources.iter().map(|source| (source.source.id, Arc::clone(&source.slot))).collect(),
+            sources:
+                running.sources.iter().map(|source| (source.source.id, Arc::clone(&source.slot))).collect(),
         }));
     }
 

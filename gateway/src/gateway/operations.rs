@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use super::{Shared, data::head, now_ms};
 use crate::{
     admin::{
-        BackupReport, DoorStatus, Operations, PluginStatus, RecordingCounts, SessionCounts,
-        SourceReport, Status, TenantStatus,
+        BackupReport, DoorStatus, Operations, PluginStatus, RecordingCounts, SessionCounts, SourceReport,
+        Status, TenantStatus,
     },
     catalog::Progress,
     config::Source,

@@ -18,8 +18,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 
 use super::{
-    Attributes, Entry, FileSystem, Listing, MediaReader, OpenFile, Refusal, RefusalKind, VPath,
-    read_refusal,
+    Attributes, Entry, FileSystem, Listing, MediaReader, OpenFile, Refusal, RefusalKind, VPath, read_refusal,
 };
 use crate::{
     catalog::{Catalog, CatalogError, Condition, FolderRow, IndexFile, IndexPart, Listed, Place, Recording},
@@ -113,7 +112,10 @@ impl Vfs {
                 .map(|row| Node::Recording(Box::new(row))));
         }
         let Some(row) = self.catalog.folder(tenant.id, day).await? else { return Ok(None) };
-        Ok(folder_indexes(day, &row).into_iter().find(|(known, _)| known == name).map(|(_, node)| Node::Index(node)))
+        Ok(folder_indexes(day, &row)
+            .into_iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, node)| Node::Index(node)))
     }
 }
 
@@ -159,7 +161,8 @@ impl FileSystem for Vfs {
         let catalog = Arc::clone(&self.catalog);
         let (first, rest) = match self.resolve(&tenant, path).await? {
             Node::Root => {
-                let index = Entry { name: INDEX.into(), attributes: folder(self.newest_index(&tenant).await?) };
+                let index =
+                    Entry { name: INDEX.into(), attributes: folder(self.newest_index(&tenant).await?) };
                 (vec![index], Rest::Folders(None))
             }
             Node::IndexFolder => (Vec::new(), Rest::Indexes(None)),
@@ -190,7 +193,9 @@ impl FileSystem for Vfs {
             };
             let path = self.catalog.index_path(mounted.tenant.id, node.part, node.file.generation);
             match tokio::task::spawn_blocking(move || File::open(path)).await.map_err(internal)? {
-                Ok(file) => return Ok(Arc::new(IndexReader { file: Arc::new(file), attributes: node.attributes() })),
+                Ok(file) => {
+                    return Ok(Arc::new(IndexReader { file: Arc::new(file), attributes: node.attributes() }));
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(internal(error)),
             }
@@ -319,7 +324,9 @@ impl Listing for Pages {
                 }
                 Rest::Recordings(day, from) => {
                     let (rows, next) = self.catalog.recordings(self.tenant.id, day, from).await?;
-                    entries.extend(rows.into_iter().filter_map(|(place, listed)| self.recording(place, &listed)));
+                    entries.extend(
+                        rows.into_iter().filter_map(|(place, listed)| self.recording(place, &listed)),
+                    );
                     self.rest = next.map_or(Rest::Nothing, |place| Rest::Recordings(day, Some(place)));
                 }
                 Rest::Nothing => return Ok(entries),
@@ -408,8 +415,11 @@ fn not_found() -> Refusal {
 }
 
 fn unavailable(why: &str) -> Refusal {
-    Refusal::new(RefusalKind::Unavailable, "the source of this recording can't be reached now; try again later")
-        .with_detail(why)
+    Refusal::new(
+        RefusalKind::Unavailable,
+        "the source of this recording can't be reached now; try again later",
+    )
+    .with_detail(why)
 }
 
 fn internal(error: impl std::fmt::Display) -> Refusal {
