@@ -316,7 +316,7 @@ async fn odd_requests_get_clear_answers_and_the_session_goes_on() {
         (5, "the packet of type 5 is shorter than its fields".to_owned())
     );
     assert_eq!(raw.status(200, &string(b"fsync@openssh.com")).await.0, 5);
-    for handle in [&b"x"[..], &9u64.to_be_bytes(), b""] {
+    for handle in [&b"x"[..], b"9", b"\xff", &9u64.to_be_bytes(), b""] {
         assert_eq!(raw.status(4, &string(handle)).await, (4, "no such handle".to_owned()));
         assert_eq!(raw.status(5, &read_body(handle, 0, 1)).await.0, 4);
         assert_eq!(raw.status(12, &string(handle)).await.0, 4);
@@ -327,6 +327,9 @@ async fn odd_requests_get_clear_answers_and_the_session_goes_on() {
     assert_eq!(raw.status(3, &[&path[..], &[0; 8]].concat()).await.0, 5, "neither to read nor to write");
     assert_eq!(raw.status(6, &[&string(b"x")[..], &[0; 8], &string(b"data")].concat()).await.0, 3);
     assert_eq!(raw.status(17, &string(b"/\xff")).await, (2, "the path is not UTF-8".to_owned()));
+    for (kind, code) in [(7, 2), (11, 2), (13, 2), (16, 2), (19, 2), (15, 3)] {
+        assert_eq!(raw.status(kind, &string(b"/\xff")).await.0, code, "type {kind}");
+    }
     assert_eq!(raw.status(16, &string(&[b'a'; 5000])).await.0, 2);
     for (path, code) in
         [("/down.wav", "can't be reached"), ("/short.wav", "could not be read"), ("/panics.wav", "internal")]
@@ -344,9 +347,9 @@ async fn odd_requests_get_clear_answers_and_the_session_goes_on() {
     }
     let (status, message) = raw.status(3, &[&path[..], &[0, 0, 0, 1, 0, 0, 0, 0]].concat()).await;
     assert!(status == 4 && message.contains("1024 files and folders are open"), "{message}");
-    assert_eq!(raw.status(4, &string(&1u64.to_be_bytes())).await.0, 0);
+    assert_eq!(raw.status(4, &string(b"1")).await.0, 0);
     let handle = raw.open(3, "/a.wav").await;
-    assert_eq!(handle, 1025u64.to_be_bytes(), "numbers aren't used again");
+    assert_eq!(handle, b"1025", "numbers aren't used again");
     assert_eq!(raw.finish().await.0, Some(0));
 }
 

@@ -1,26 +1,37 @@
 //! What each request does.
 
-use std::{fmt::Display, future::Future, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use bytes::BytesMut;
+use russh_sftp::{
+    extensions::{self, LimitsExtension, Statvfs},
+    protocol::{self, OpenFlags, Packet, StatusCode},
+};
 
 use super::{
     super::budget::Charge,
     Out, Owed, Sftp,
     handles::{File, Folder, Handles, MAX_HANDLES, Node},
     listing::{self, MAX_NAMES, Pages},
-    packet::{self, Code, DATA_HEADER, MAX_READ, PFLAG_READ, Reader, Request},
+    packet::{
+        self, DATA_HEADER, Decoded, EXTENDED, MAX_READ, READ, READDIR, REALPATH, Reader, Request, Undecodable,
+    },
     status::{bad_path, read_only},
 };
 use crate::{
     identity::Account,
-    vfs::{Refusal, RefusalKind, VPath},
+    vfs::{PathError, Refusal, RefusalKind, VPath},
 };
 
+/// A reply, and a line for the client's standard error.
+type Answer = (BytesMut, Option<String>);
+
 /// Bytes that a reply without content costs.
-pub(super) const SMALL: usize = 1024;
+const SMALL: usize = 1024;
 /// The longest packet that a client may send, as limits@openssh.com says it.
 const MAX_PACKET: u64 = 256 * 1024;
+/// SSH_FXE_STATVFS_ST_RDONLY of statvfs@openssh.com.
+const READ_ONLY: u64 = 1;
 /// Ids that one users-groups-by-id@openssh.com may ask about.
 const MAX_IDS: usize = 512;
 
@@ -28,10 +39,10 @@ const MAX_IDS: usize = 512;
 pub(super) fn cost(request: &Request<'_>) -> usize {
     match request {
         Request::Read { len, .. } => DATA_HEADER + clamp(*len).max(SMALL),
-        Request::Readdir { .. } => MAX_NAMES + SMALL,
+        Request::Other { kind: READDIR, .. } => MAX_NAMES + SMALL,
         // A path comes back twice.
-        Request::Realpath { .. } | Request::Extended { .. } => SMALL + 3 * VPath::MAX_BYTES,
-        _ => SMALL,
+        Request::Other { kind: REALPATH | EXTENDED, .. } => SMALL + 3 * VPath::MAX_BYTES,
+        Request::MalformedRead | Request::Other { .. } => SMALL,
     }
 }
 
@@ -48,79 +59,103 @@ impl Sftp {
             Request::Read { handle, offset, len } => {
                 return self.read(handles, id, handle, offset, len, charge);
             }
-            Request::Open { path, flags } => {
-                if flags & !PFLAG_READ != 0 {
-                    self.refuse(id, "open", &lossy(path), &read_only("writing"))
-                } else if flags & PFLAG_READ == 0 {
-                    (
-                        packet::status(
-                            id,
-                            Code::BadMessage,
-                            "the file is to be opened neither to read nor to write",
-                        ),
-                        None,
-                    )
+            Request::MalformedRead => malformed(id, READ),
+            Request::Other { kind, frame } => match packet::decode(frame) {
+                Ok(decoded) => return self.decoded(handles, id, decoded, charge),
+                Err(Undecodable::Malformed) => malformed(id, kind),
+                Err(Undecodable::Unknown) => unknown(id, kind),
+            },
+        };
+        outs((now, None), charge)
+    }
+
+    /// All requests but READ.
+    fn decoded(
+        self: &Arc<Self>,
+        handles: &mut Handles,
+        id: u32,
+        Decoded { packet, is_utf8 }: Decoded,
+        charge: Charge,
+    ) -> Vec<Out> {
+        let parse = |path: &str| match is_utf8 {
+            true => self.path(path.as_bytes()),
+            false => Err(bad_path(PathError::NotUtf8)),
+        };
+        let now = match packet {
+            Packet::Open(open) => {
+                // `bits` has those too that aren't named.
+                let flags = open.pflags.bits();
+                if flags & !OpenFlags::READ.bits() != 0 {
+                    self.refuse(id, "open", &lossy(&open.filename), &read_only("writing"))
+                } else if flags == 0 {
+                    let message = "the file is to be opened neither to read nor to write";
+                    (packet::status(id, StatusCode::BadMessage, message), None)
                 } else {
-                    return self.open(handles, id, path, charge, Kind::File);
+                    let path = parse(&open.filename);
+                    return self.open(handles, id, &open.filename, path, charge, Kind::File);
                 }
             }
-            Request::Opendir { path } => return self.open(handles, id, path, charge, Kind::Folder),
-            Request::Readdir { handle } => match handles.find(handle) {
+            Packet::OpenDir(open) => {
+                return self.open(handles, id, &open.path, parse(&open.path), charge, Kind::Folder);
+            }
+            Packet::ReadDir(read) => match handles.find(packet::number(read.handle)) {
                 Some(Node::Folder(folder)) => {
                     self.readdir(Arc::clone(folder), id, charge);
                     return Vec::new();
                 }
                 _ => (bad_handle(id), None),
             },
-            Request::Close { handle } => match handles.close(handle) {
-                Some(_) => (packet::status(id, Code::Ok, ""), None),
+            Packet::Close(close) => match handles.close(packet::number(close.handle)) {
+                Some(_) => (packet::status(id, StatusCode::Ok, ""), None),
                 None => (bad_handle(id), None),
             },
-            Request::Fstat { handle } => match handles.find(handle) {
+            Packet::Fstat(stat) => match handles.find(packet::number(stat.handle)) {
                 Some(Node::File(file)) => (packet::attrs(id, &file.file.attributes()), None),
                 Some(Node::Folder(folder)) => return self.stat(id, folder.path.clone(), charge),
                 None => (bad_handle(id), None),
             },
-            Request::Stat { path } => match self.path(path) {
-                Ok(path) => return self.stat(id, path, charge),
-                Err(refusal) => self.refuse(id, "stat", &lossy(path), &refusal),
-            },
-            Request::Remove { path } => match self.path(path) {
+            // There are no links.
+            Packet::Stat(protocol::Stat { path, .. }) | Packet::Lstat(protocol::Lstat { path, .. }) => {
+                match parse(&path) {
+                    Ok(path) => return self.stat(id, path, charge),
+                    Err(refusal) => self.refuse(id, "stat", &lossy(&path), &refusal),
+                }
+            }
+            Packet::Remove(remove) => match parse(&remove.filename) {
                 Ok(path) => return self.remove(id, path, charge),
-                Err(refusal) => self.refuse(id, "remove", &lossy(path), &refusal),
+                Err(refusal) => self.refuse(id, "remove", &lossy(&remove.filename), &refusal),
             },
-            Request::Realpath { path } => self.realpath(id, path),
-            Request::Readlink { path } => match self.path(path) {
+            Packet::RealPath(real) => self.realpath(id, &real.path, parse(&real.path)),
+            Packet::ReadLink(link) => match parse(&link.path) {
                 Ok(path) => return self.readlink(id, path, charge),
-                Err(refusal) => self.refuse(id, "readlink", &lossy(path), &refusal),
+                Err(refusal) => self.refuse(id, "readlink", &lossy(&link.path), &refusal),
             },
-            Request::Write => self.refuse(id, "write", &"an open file", &read_only("writing")),
-            Request::Fsetstat => {
+            Packet::Write(_) => self.refuse(id, "write", &"an open file", &read_only("writing")),
+            Packet::FSetStat(_) => {
                 self.refuse(id, "setstat", &"an open file", &read_only("changing attributes"))
             }
-            Request::Setstat { path } => {
-                self.refuse(id, "setstat", &lossy(path), &read_only("changing attributes"))
+            Packet::SetStat(set) => {
+                self.refuse(id, "setstat", &lossy(set.path), &read_only("changing attributes"))
             }
-            Request::Mkdir { path } => self.refuse(id, "mkdir", &lossy(path), &read_only("making a folder")),
-            Request::Rmdir { path } => {
-                self.refuse(id, "rmdir", &lossy(path), &read_only("removing a folder"))
+            Packet::MkDir(make) => self.refuse(id, "mkdir", &lossy(make.path), &read_only("making a folder")),
+            Packet::RmDir(remove) => {
+                self.refuse(id, "rmdir", &lossy(remove.path), &read_only("removing a folder"))
             }
-            Request::Rename { path } => self.refuse(id, "rename", &lossy(path), &read_only("renaming")),
-            Request::Symlink { path } => {
-                self.refuse(id, "symlink", &lossy(path), &read_only("making a link"))
+            Packet::Rename(rename) => {
+                self.refuse(id, "rename", &lossy(rename.oldpath), &read_only("renaming"))
             }
-            Request::Extended { name, body } => match self.extended(handles, id, name, body) {
-                Extended::Now(reply) => reply,
-                Extended::Statvfs(path) => return self.statvfs(id, path, charge),
-            },
-            Request::Unknown { kind } => (
-                packet::status(
-                    id,
-                    Code::OpUnsupported,
-                    &format!("requests of type {kind} are not supported"),
-                ),
-                None,
-            ),
+            // OpenSSH sends the target first, against the draft, so what is called the target is the link.
+            Packet::Symlink(link) => {
+                self.refuse(id, "symlink", &lossy(link.targetpath), &read_only("making a link"))
+            }
+            Packet::Extended(extended) => {
+                match self.extended(handles, id, &extended.request, &extended.data) {
+                    Extended::Now(reply) => reply,
+                    Extended::Statvfs(path) => return self.statvfs(id, path, charge),
+                }
+            }
+            // READ is taken before, replies aren't decoded.
+            _ => (packet::status(id, StatusCode::OpUnsupported, "not a request"), None),
         };
         outs(now, charge)
     }
@@ -139,7 +174,7 @@ impl Sftp {
         // Never shorter than asked but at the end: OpenSSH lowers its request size for good.
         let want = clamp(len).min(left);
         if want == 0 {
-            return outs((packet::status(id, Code::Eof, "end of file"), None), charge);
+            return outs((packet::status(id, StatusCode::Eof, "end of file"), None), charge);
         }
         let mut out = packet::begin_data(id, want);
         if file.file.read_now(offset, want, &mut out) {
@@ -156,14 +191,7 @@ impl Sftp {
         Vec::new()
     }
 
-    fn finish_read(
-        &self,
-        id: u32,
-        file: &File,
-        offset: u64,
-        want: usize,
-        out: BytesMut,
-    ) -> (BytesMut, Option<String>) {
+    fn finish_read(&self, id: u32, file: &File, offset: u64, want: usize, out: BytesMut) -> Answer {
         if out.len() == DATA_HEADER + want {
             file.count(offset, want);
             return (packet::finish_data(out), None);
@@ -178,12 +206,13 @@ impl Sftp {
         self: &Arc<Self>,
         handles: &mut Handles,
         id: u32,
-        path: &[u8],
+        text: &str,
+        path: Result<VPath, Refusal>,
         charge: Charge,
         kind: Kind,
     ) -> Vec<Out> {
         let operation = kind.operation();
-        let refused = match self.path(path) {
+        let refused = match path {
             Err(refusal) => refusal,
             Ok(_) if self.connection.drain.has_begun() => {
                 Refusal::new(RefusalKind::Busy, "the gateway is shutting down")
@@ -207,7 +236,7 @@ impl Sftp {
                 return Vec::new();
             }
         };
-        outs(self.refuse(id, operation, &lossy(path), &refused), charge)
+        outs(self.refuse(id, operation, &lossy(text), &refused), charge)
     }
 
     fn readdir(self: &Arc<Self>, folder: Arc<Folder>, id: u32, charge: Charge) {
@@ -225,7 +254,7 @@ impl Sftp {
                     };
                     match answer {
                         Ok(Some(names)) => (names, None),
-                        Ok(None) => (packet::status(id, Code::Eof, "end of folder"), None),
+                        Ok(None) => (packet::status(id, StatusCode::Eof, "end of folder"), None),
                         Err(refusal) => this.refuse(id, "readdir", &folder.path, &refusal),
                     }
                 };
@@ -243,14 +272,14 @@ impl Sftp {
     fn remove(self: &Arc<Self>, id: u32, path: VPath, charge: Charge) -> Vec<Out> {
         self.ask(id, "remove", path, charge, move |this, account, path| async move {
             this.connection.fs.remove(&account, &path).await?;
-            Ok(packet::status(id, Code::Ok, ""))
+            Ok(packet::status(id, StatusCode::Ok, ""))
         })
     }
 
     fn readlink(self: &Arc<Self>, id: u32, path: VPath, charge: Charge) -> Vec<Out> {
         self.ask(id, "readlink", path, charge, move |this, account, path| async move {
             this.connection.fs.stat(&account, &path).await?;
-            Ok(packet::status(id, Code::Failure, "not a link"))
+            Ok(packet::status(id, StatusCode::Failure, "not a link"))
         })
     }
 
@@ -258,66 +287,96 @@ impl Sftp {
     fn statvfs(self: &Arc<Self>, id: u32, path: VPath, charge: Charge) -> Vec<Out> {
         self.ask(id, "statvfs", path, charge, move |this, account, path| async move {
             this.connection.fs.stat(&account, &path).await?;
-            Ok(packet::numbers(id, &[4096, 4096, 0, 0, 0, 0, 0, 0, 0, 1, 255]))
+            let statvfs = Statvfs {
+                block_size: 4096,
+                fragment_size: 4096,
+                blocks: 0,
+                blocks_free: 0,
+                blocks_avail: 0,
+                inodes: 0,
+                inodes_free: 0,
+                inodes_avail: 0,
+                fs_id: 0,
+                flags: READ_ONLY,
+                name_max: 255,
+            };
+            Ok(packet::extended(id, &statvfs))
         })
     }
 
     /// Normalises; the path needn't exist. Nothing leads above the root.
-    fn realpath(&self, id: u32, path: &[u8]) -> (BytesMut, Option<String>) {
-        match self.path(path) {
+    fn realpath(&self, id: u32, text: impl AsRef<[u8]>, path: Result<VPath, Refusal>) -> Answer {
+        match path {
             Ok(path) => (packet::path(id, &path.to_string()), None),
-            Err(refusal) => self.refuse(id, "realpath", &lossy(path), &refusal),
+            Err(refusal) => self.refuse(id, "realpath", &lossy(text), &refusal),
         }
     }
 
-    fn extended(&self, handles: &Handles, id: u32, name: &[u8], body: &[u8]) -> Extended {
+    fn extended(&self, handles: &Handles, id: u32, name: &str, body: &[u8]) -> Extended {
         let mut body = Reader(body);
         let answer = match name {
-            b"limits@openssh.com" => {
-                let (read, open) = (MAX_READ as u64, MAX_HANDLES as u64);
-                Some((packet::numbers(id, &[MAX_PACKET, read, read, open]), None))
+            extensions::LIMITS => {
+                let limits = LimitsExtension {
+                    max_packet_len: MAX_PACKET,
+                    max_read_len: MAX_READ as u64,
+                    max_write_len: MAX_READ as u64,
+                    max_open_handles: MAX_HANDLES as u64,
+                };
+                Some((packet::extended(id, &limits), None))
             }
-            b"home-directory" => body.string().map(|_| (packet::path(id, "/"), None)),
-            b"expand-path@openssh.com" => body.string().map(|path| self.realpath(id, expand(path))),
-            b"fsync@openssh.com" => body.handle().map(|handle| match handles.file(handle) {
-                Some(_) => (packet::status(id, Code::Ok, ""), None),
+            "home-directory" => body.string().map(|_| (packet::path(id, "/"), None)),
+            extensions::EXPAND_PATH => body.string().map(|path| {
+                let path = expand(path);
+                self.realpath(id, path, self.path(path))
+            }),
+            extensions::FSYNC => body.handle().map(|handle| match handles.file(handle) {
+                Some(_) => (packet::status(id, StatusCode::Ok, ""), None),
                 None => (bad_handle(id), None),
             }),
-            b"statvfs@openssh.com" => match body.string().map(|path| (self.path(path), path)) {
+            extensions::STATVFS => match body.string().map(|path| (self.path(path), path)) {
                 Some((Ok(path), _)) => return Extended::Statvfs(path),
                 Some((Err(refusal), path)) => Some(self.refuse(id, "statvfs", &lossy(path), &refusal)),
                 None => None,
             },
-            b"fstatvfs@openssh.com" => match body.handle().map(|handle| handles.find(handle)) {
+            "fstatvfs@openssh.com" => match body.handle().map(|handle| handles.find(handle)) {
                 Some(Some(Node::File(file))) => return Extended::Statvfs(file.path.clone()),
                 Some(Some(Node::Folder(folder))) => return Extended::Statvfs(folder.path.clone()),
                 Some(None) => Some((bad_handle(id), None)),
                 None => None,
             },
-            b"users-groups-by-id@openssh.com" => {
+            "users-groups-by-id@openssh.com" => {
                 body.string().zip(body.string()).map(|(users, groups)| self.names_by_id(id, users, groups))
             }
-            b"posix-rename@openssh.com" => {
+            "posix-rename@openssh.com" => {
                 body.string().map(|path| self.refuse(id, "rename", &lossy(path), &read_only("renaming")))
             }
-            b"hardlink@openssh.com" => {
+            extensions::HARDLINK => {
                 body.string().map(|path| self.refuse(id, "link", &lossy(path), &read_only("making a link")))
             }
-            b"lsetstat@openssh.com" => body
+            "lsetstat@openssh.com" => body
                 .string()
                 .map(|path| self.refuse(id, "setstat", &lossy(path), &read_only("changing attributes"))),
-            _ => Some((packet::status(id, Code::OpUnsupported, "this extension is not supported"), None)),
+            _ => {
+                Some((packet::status(id, StatusCode::OpUnsupported, "this extension is not supported"), None))
+            }
         };
         Extended::Now(answer.unwrap_or_else(|| {
-            (packet::status(id, Code::BadMessage, "the extension's packet is shorter than its fields"), None)
+            (
+                packet::status(
+                    id,
+                    StatusCode::BadMessage,
+                    "the extension's packet is shorter than its fields",
+                ),
+                None,
+            )
         }))
     }
 
     /// Everything belongs to user and group 0, which have the tenant's name.
-    fn names_by_id(&self, id: u32, users: &[u8], groups: &[u8]) -> (BytesMut, Option<String>) {
+    fn names_by_id(&self, id: u32, users: &[u8], groups: &[u8]) -> Answer {
         if users.len() + groups.len() > 4 * MAX_IDS {
             let message = format!("at most {MAX_IDS} ids are looked up at once");
-            return (packet::status(id, Code::Failure, &message), None);
+            return (packet::status(id, StatusCode::Failure, &message), None);
         }
         let owner = self.owner();
         let names = |ids: &[u8]| -> Vec<&str> {
@@ -389,7 +448,7 @@ impl Kind {
 }
 
 enum Extended {
-    Now((BytesMut, Option<String>)),
+    Now(Answer),
     Statvfs(VPath),
 }
 
@@ -430,7 +489,7 @@ impl Drop for Place {
     }
 }
 
-fn outs((reply, explanation): (BytesMut, Option<String>), charge: Charge) -> Vec<Out> {
+fn outs((reply, explanation): Answer, charge: Charge) -> Vec<Out> {
     let mut outs = Vec::with_capacity(1);
     outs.extend(explanation.map(Out::StandardError));
     outs.push(Out::Reply(charge.reply(reply)));
@@ -438,7 +497,17 @@ fn outs((reply, explanation): (BytesMut, Option<String>), charge: Charge) -> Vec
 }
 
 fn bad_handle(id: u32) -> BytesMut {
-    packet::status(id, Code::Failure, "no such handle")
+    packet::status(id, StatusCode::Failure, "no such handle")
+}
+
+fn malformed(id: u32, kind: u8) -> BytesMut {
+    let message = format!("the packet of type {kind} is shorter than its fields");
+    packet::status(id, StatusCode::BadMessage, &message)
+}
+
+fn unknown(id: u32, kind: u8) -> BytesMut {
+    let message = format!("requests of type {kind} are not supported");
+    packet::status(id, StatusCode::OpUnsupported, &message)
 }
 
 fn clamp(len: u32) -> usize {
@@ -457,9 +526,8 @@ fn expand(path: &[u8]) -> &[u8] {
 }
 
 /// A path for the log and for people, whatever its bytes.
-fn lossy(path: &[u8]) -> impl Display {
+fn lossy(path: impl AsRef<[u8]>) -> String {
+    let path = path.as_ref();
     let path = path.get(..200).unwrap_or(path);
-    let text: String =
-        String::from_utf8_lossy(path).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    text
+    String::from_utf8_lossy(path).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -28,12 +28,13 @@ use russh::{
     ChannelId,
     server::{Handle, Session},
 };
+use russh_sftp::protocol::StatusCode;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     handles::Handles,
-    packet::{Code, FrameError, Packet},
+    packet::{FrameError, Packet},
 };
 use super::{
     budget::{Charge, Full},
@@ -283,7 +284,7 @@ impl Sftp {
         };
         let taken = 4 + frame.len();
         let outs = match packet::parse(frame) {
-            Some(Packet::Init { .. }) if !state.greeted => {
+            Some(Packet::Init) if !state.greeted => {
                 state.greeted = true;
                 vec![Out::Reply(packet::version().freeze())]
             }
@@ -296,17 +297,6 @@ impl Sftp {
                     }
                 };
                 self.dispatch(&mut state.handles, id, request, charge)
-            }
-            Some(Packet::Malformed { id, kind }) if state.greeted => {
-                let charge = match self.connection.link.budget.charge(dispatch::SMALL) {
-                    Ok(charge) => charge,
-                    Err(full) => {
-                        state.pumping = true;
-                        return Step::Blocked(full);
-                    }
-                };
-                let message = format!("the packet of type {kind} is shorter than its fields");
-                vec![Out::Reply(charge.reply(packet::status(id, Code::BadMessage, &message)))]
             }
             // Requests before INIT, or a second INIT: this isn't SFTP.
             Some(_) | None => {
@@ -341,7 +331,7 @@ impl Sftp {
                 session = self.connection.log.number(),
                 "an SFTP request panicked; this is a defect"
             );
-            (packet::status(id, Code::Failure, "internal error"), None)
+            (packet::status(id, StatusCode::Failure, "internal error"), None)
         });
         if let Some(line) = explanation {
             self.send(Out::StandardError(line)).await;

@@ -1,20 +1,21 @@
 //! The one table from a refusal to the protocol's status.
 
-use super::packet::Code;
+use russh_sftp::protocol::StatusCode;
+
 use crate::vfs::{PathError, Refusal, RefusalKind};
 
 /// Version 3 knows few codes; the sentence says the rest.
-pub(super) fn code(kind: RefusalKind) -> Code {
+pub(super) fn code(kind: RefusalKind) -> StatusCode {
     match kind {
-        RefusalKind::NotFound => Code::NoSuchFile,
-        RefusalKind::ReadOnly | RefusalKind::Forbidden | RefusalKind::Locked => Code::PermissionDenied,
+        RefusalKind::NotFound => StatusCode::NoSuchFile,
+        RefusalKind::ReadOnly | RefusalKind::Forbidden | RefusalKind::Locked => StatusCode::PermissionDenied,
         RefusalKind::NotAFolder
         | RefusalKind::IsAFolder
         | RefusalKind::Unavailable
         | RefusalKind::Archived
         | RefusalKind::Corrupt
         | RefusalKind::Busy
-        | RefusalKind::Internal => Code::Failure,
+        | RefusalKind::Internal => StatusCode::Failure,
     }
 }
 
