@@ -19,8 +19,11 @@ fn some_status() -> Status {
         id: 1,
         name: "pbx".to_owned(),
         plugin: "wazo".to_owned(),
+        scanning: false,
+        media: 0,
         last_scan: None,
         lag_seconds: Some(12),
+        problem: None,
         plugin_status: SourceStatus {
             available: true,
             last_error: Some("slow".to_owned()),

@@ -154,8 +154,8 @@ impl World {
             now_ms: now,
         };
         synchroniser.scan_once(&stop).await;
-        let progress = progress.read().unwrap().clone();
-        progress
+        drop(synchroniser);
+        Arc::into_inner(progress).unwrap().into_inner().unwrap()
     }
 
     async fn names(&self) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use clap::CommandFactory;
 
 use super::*;
-use crate::admin::DataDirLock;
+use crate::state::DataDirLock;
 
 const HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$6wjP+SsiOY/dHb9Dn6KwuA$lPQBaZKFLWCWRjrMKgYtKMTMFnfzuQ+GljyGQXDIhg4";
