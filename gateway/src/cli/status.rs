@@ -164,11 +164,11 @@ mod tests {
              data folder /data\n\
              0 connections, 0 of them logged in\n\
              \n\
-             TENANT    PUBLISHED  LEARNED  ORPHANS  MISSING\n\
-             acme (1)  12345      0        0        0\n\
+             TENANT    PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
+             acme (1)  12345      0        0        0        0\n\
              \n\
-             SOURCE    PLUGIN  STATE        LAST SCAN  BEHIND\n\
-             acme/pbx  wazo    unavailable  1m 5s ago  unknown\n\
+             SOURCE    PLUGIN  STATE        MEDIA  LAST SCAN  BEHIND\n\
+             acme/pbx  wazo    unavailable  7      1m 5s ago  unknown\n\
              acme/pbx: last error: gone"
         );
     }

@@ -107,7 +107,11 @@ fn state_needs_a_stopped_gateway() {
 
     fs::write(dir.path().join("journal"), "x").unwrap();
     let failure = recgate(&["state", "restore", "/backup", "--data-dir", data]).1.unwrap_err();
-    assert!(failure.message.ends_with("is not empty; move what is there away first"), "{failure:?}");
+    assert!(failure.message.contains("is not empty"), "{failure:?}");
+
+    fs::remove_file(dir.path().join("journal")).unwrap();
+    let failure = recgate(&["state", "restore", "/backup", "--data-dir", data]).1.unwrap_err();
+    assert!(failure.message.starts_with("/backup is not a backup"), "{failure:?}");
 }
 
 #[test]

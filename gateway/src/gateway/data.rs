@@ -259,6 +259,8 @@ pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
 ///
 /// It isn't a backup, or a damaged one, or the data folder isn't empty.
 pub async fn restore(backup: &Path, dir: &Path) -> Result<(), DataError> {
+    let target = dir.to_owned();
+    blocking(move || prepare_empty(&target)).await?;
     if !backup.join("journal").is_dir() || !backup.join("gateway-id").is_file() {
         return Err(DataError::Refused(format!(
             "{} is not a backup: it has no journal; name the folder that `recgate state backup` wrote",
@@ -266,11 +268,7 @@ pub async fn restore(backup: &Path, dir: &Path) -> Result<(), DataError> {
         )));
     }
     let (from, to) = (backup.to_owned(), dir.to_owned());
-    blocking(move || {
-        prepare_empty(&to)?;
-        copy_folder(&from, &to)
-    })
-    .await?;
+    blocking(move || copy_folder(&from, &to)).await?;
     let checked = dir.to_owned();
     blocking(move || verify(&checked)).await?;
     Data::open(dir).await?.close().await

@@ -120,7 +120,7 @@ pub enum LockError {
 /// Keeps two gateways from opening one data directory; released when dropped or when the process ends.
 #[derive(Debug)]
 pub struct DataDirLock {
-    _file: File,
+    file: File,
     dir: PathBuf,
 }
 
@@ -171,12 +171,19 @@ impl DataDirLock {
         file.set_len(0).map_err(io_error)?;
         file.rewind().map_err(io_error)?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(io_error)?;
-        Ok(Self { _file: file, dir: dir.to_owned() })
+        Ok(Self { file, dir: dir.to_owned() })
     }
 
     /// The data directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+impl Drop for DataDirLock {
+    fn drop(&mut self) {
+        // Closing alone isn't enough: a child process that is just being started still has the descriptor.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 

@@ -240,7 +240,7 @@ impl Vfs {
             .get(&frozen.source)
             .ok_or_else(|| unavailable("its source is not configured any more"))?;
         let source = slot.instance().ok_or_else(|| unavailable("its source is not started"))?;
-        let describe = format!("{}:{path}", mounted.tenant.name);
+        let describe = format!("{path} of {}, from source {}", mounted.tenant.name, source.name());
         let media = source
             .open(&frozen.media, &frozen.version)
             .await

@@ -13,7 +13,7 @@ fn broken_source(misbehave: &str) -> String {
         r#"
 [[tenant.source]]
 id = 9
-name = "broken one"
+name = "broken-one"
 plugin = "broken"
 metadata_wait = "0s"
 unmatched = "publish"
@@ -27,7 +27,7 @@ media = [{{ id = "a", size = 100000 }}]
     )
 }
 
-/// A gateway with a good source and a broken one; the good one's recording is there.
+/// A gateway with a good source and a broken-one; the good one's recording is there.
 fn beside_a_good_source(misbehave: &str) -> (Fixture, Vec<u8>) {
     let mut fixture = Fixture::with(vec![TenantSpec { more: broken_source(misbehave), ..ACME }]);
     let call = fixture.wazo.get_mut("acme").unwrap().add(utc("2016-06-06 10:00:00"), 40);
@@ -52,7 +52,7 @@ fn reads_that_fail_or_lie_are_refused_and_nobody_else_notices() {
             !refused.message.is_empty() && !refused.message.contains("panicked"),
             "{misbehave}: {refused:?}"
         );
-        fixture.gateway.as_ref().unwrap().wait_for_log(&["broken one"]);
+        fixture.gateway.as_ref().unwrap().wait_for_log(&["broken-one"]);
         assert!(raw.file("/S20160606/R201606061000000000.wav").unwrap() == good, "{misbehave}");
     }
 }
@@ -69,7 +69,7 @@ fn scans_that_fail_hang_or_lie_leave_other_sources_untouched() {
         "endless-scan",
     ] {
         let (fixture, good) = beside_a_good_source(misbehave);
-        fixture.gateway.as_ref().unwrap().wait_for_log(&["broken one"]);
+        fixture.gateway.as_ref().unwrap().wait_for_log(&["broken-one"]);
         // A file that comes afterwards is found: scans of the good source go on.
         let (mut fixture, mut raw) = (fixture, None);
         let later = fixture.wazo.get_mut("acme").unwrap().add(utc("2016-06-07 10:00:00"), 41);
