@@ -122,7 +122,7 @@ fn one_process_works_on_a_data_folder() {
     let dir = tempfile::tempdir().unwrap();
     let lock = DataDirLock::acquire(dir.path()).unwrap();
     let error = DataDirLock::acquire(dir.path()).unwrap_err();
-    assert!(error.to_string().ends_with("stop it first"), "{error}");
+    assert!(error.to_string().ends_with("stop that one first"), "{error}");
     drop(lock);
     DataDirLock::acquire(dir.path()).unwrap();
     assert!(DataDirLock::acquire_existing(&dir.path().join("none")).is_err());

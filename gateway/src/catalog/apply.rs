@@ -3,8 +3,8 @@
 
 use super::{
     CatalogError,
-    entries::{Entry, Learned, Published, Subject},
-    keys,
+    entries::{Adopted, Entry, Learned, Published, Subject},
+    join, keys,
     keys::Place,
     rows::{
         Condition, Counts, Details, FolderRow, Frozen, Listed, MediaRow, Recording, RootIndexRow, TenantRow,
@@ -19,17 +19,21 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
     match entry {
         Entry::Learned(entry) => learned(txn, entry).await,
         Entry::Published(entry) => {
+            // Facts that the store has already count; those that it has lost come with the next scan.
+            let key = keys::media(entry.tenant, entry.source, &entry.media);
+            let told = txn.get::<MediaRow>(&key).await?.map(|row| row.told).unwrap_or_default();
             let details = Details {
                 start_ms: entry.start_ms,
                 stop_ms: entry.stop_ms,
                 duration_ms: entry.duration_ms,
-                ..Details::default()
+                values: join::joined(txn, entry.tenant, entry.source, &told).await?,
             };
             published(txn, entry, details, now_ms).await?;
             // The rows that the index files hold are not known to be there.
             let place = Place { day: entry.day, second: entry.second, sequence: entry.sequence };
-            folder_changed(txn, entry.tenant, place, now_ms).await
+            folder_changed(txn, entry.tenant, place, AT_ONCE).await
         }
+        Entry::Adopted(entry) => adopted(txn, entry, now_ms).await,
         Entry::Orphaned(subject) => {
             let key = keys::media(subject.tenant, subject.source, &subject.media);
             match txn.get::<MediaRow>(&key).await? {
@@ -37,10 +41,20 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
                 None => Ok(()),
             }
         }
-        Entry::Missing(subject) => replay_condition(txn, subject, Condition::Missing, now_ms).await,
-        Entry::Returned(subject) => replay_condition(txn, subject, Condition::Sound, now_ms).await,
-        Entry::Corrupt(subject) => replay_condition(txn, subject, Condition::Corrupt, now_ms).await,
+        Entry::Missing(subject) => replay_condition(txn, subject, Condition::Missing).await,
+        Entry::Returned(subject) => replay_condition(txn, subject, Condition::Sound).await,
+        Entry::Corrupt(subject) => replay_condition(txn, subject, Condition::Corrupt).await,
     }
+}
+
+/// A tenant is served for the first time.
+pub async fn adopted(txn: &mut Txn<'_>, entry: &Adopted, now_ms: i64) -> Result<(), CatalogError> {
+    let key = keys::tenant(entry.tenant);
+    let mut row: TenantRow = txn.get(&key).await?.unwrap_or_default();
+    row.short_names = Some(entry.short_names);
+    row.owed_until = entry.first_day;
+    txn.put(key, &row)?;
+    root_index_changed(txn, entry.tenant, entry.first_day, now_ms).await
 }
 
 /// A uid is given.
@@ -110,6 +124,9 @@ pub async fn published(
     let key = keys::media(entry.tenant, entry.source, &entry.media);
     let before = txn.get::<MediaRow>(&key).await?;
     let was_orphan = before.as_ref().is_some_and(|row| row.orphan);
+    if let Some(at) = before.as_ref().and_then(|row| row.due_ms) {
+        txn.delete(keys::due(entry.tenant, at, entry.uid.as_bytes()));
+    }
     let told = before.map(|row| row.told).unwrap_or_default();
     let row = MediaRow { uid: *entry.uid.as_bytes(), place: Some(place), due_ms: None, orphan: false, told };
     txn.put(key, &row)?;
@@ -136,7 +153,6 @@ pub async fn condition(
     place: Place,
     recording: &mut Recording,
     condition: Condition,
-    now_ms: i64,
 ) -> Result<(), CatalogError> {
     let before = std::mem::replace(&mut recording.listed.condition, condition);
     count(txn, tenant, |counts| {
@@ -151,34 +167,42 @@ pub async fn condition(
     .await?;
     txn.put(keys::recording(tenant, place), recording)?;
     // A folder's index lists what the folder shows; the root index keeps its rows.
-    folder_changed(txn, tenant, place, now_ms).await
+    folder_changed(txn, tenant, place, AT_ONCE).await
 }
 
-async fn replay_condition(
-    txn: &mut Txn<'_>,
-    subject: &Subject,
-    to: Condition,
-    now_ms: i64,
-) -> Result<(), CatalogError> {
+async fn replay_condition(txn: &mut Txn<'_>, subject: &Subject, to: Condition) -> Result<(), CatalogError> {
     let key = keys::media(subject.tenant, subject.source, &subject.media);
-    let Some(place) = txn.get::<MediaRow>(&key).await?.and_then(|row| row.place) else { return Ok(()) };
+    let Some(mut row) = txn.get::<MediaRow>(&key).await? else { return Ok(()) };
+    let Some(place) = row.place else { return Ok(()) };
+    if to != Condition::Sound {
+        forget_version(txn, key, &mut row)?;
+    }
     match txn.get::<Recording>(&keys::recording(subject.tenant, place)).await? {
-        Some(mut recording) => condition(txn, subject.tenant, place, &mut recording, to, now_ms).await,
+        Some(mut recording) => condition(txn, subject.tenant, place, &mut recording, to).await,
         None => Ok(()),
     }
 }
 
-/// The folder's index files have to be written anew.
+/// Makes the next scan that tells the medium take the long way and find out whether it is as it was.
+pub fn forget_version(txn: &mut Txn<'_>, key: Vec<u8>, row: &mut MediaRow) -> Result<(), CatalogError> {
+    row.told.version.clear();
+    txn.put(key, row)
+}
+
+/// For changes that must not wait, because the folder shows them already.
+pub const AT_ONCE: i64 = 0;
+
+/// The folder's index files have to be written anew: soon after `since_ms`, or [`AT_ONCE`].
 pub async fn folder_changed(
     txn: &mut Txn<'_>,
     tenant: u32,
     place: Place,
-    now_ms: i64,
+    since_ms: i64,
 ) -> Result<(), CatalogError> {
     let Some(day) = UtcDay::from_number(place.day) else { return Ok(()) };
     let key = keys::folder(tenant, day);
     let mut folder: FolderRow = txn.get(&key).await?.unwrap_or_default();
-    folder.dirty_since_ms.get_or_insert(now_ms);
+    folder.dirty_since_ms = Some(folder.dirty_since_ms.map_or(since_ms, |since| since.min(since_ms)));
     txn.put(key, &folder)
 }
 

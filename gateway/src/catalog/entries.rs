@@ -12,6 +12,8 @@ use crate::state::NewEntry;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "data", rename_all = "snake_case")]
 pub enum Entry {
+    /// A tenant is served for the first time.
+    Adopted(Adopted),
     /// A recording has become known.
     Learned(Learned),
     /// A recording has got its name.
@@ -24,6 +26,17 @@ pub enum Entry {
     Returned(Subject),
     /// The media of a published recording has changed.
     Corrupt(Subject),
+}
+
+/// A tenant is served for the first time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The tenant's id.
+    pub tenant: u32,
+    /// Its names are shown in the short form, for ever.
+    pub short_names: bool,
+    /// The local day, days since 1970-01-01: from it on, each day has an index, with or without recordings.
+    pub first_day: i32,
 }
 
 /// A recording has become known.
@@ -113,10 +126,12 @@ impl Entry {
             .map_err(|error| CatalogError::Row(format!("a journal entry of kind {kind}: {error}")))
     }
 
-    const KINDS: [&'static str; 6] = ["learned", "published", "orphaned", "missing", "returned", "corrupt"];
+    const KINDS: [&'static str; 7] =
+        ["adopted", "learned", "published", "orphaned", "missing", "returned", "corrupt"];
 
     fn kind(&self) -> &'static str {
         match self {
+            Self::Adopted(_) => "adopted",
             Self::Learned(_) => "learned",
             Self::Published(_) => "published",
             Self::Orphaned(_) => "orphaned",

@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::{
-    Catalog, CatalogError, PAGE, keys,
+    Catalog, CatalogError, PAGE,
+    apply::{self, AT_ONCE},
+    entries::{Adopted, Entry},
+    keys,
     keys::Place,
     rows::{self, Condition, FolderRow, IndexFile, Recording, RootIndexRow, TenantRow},
     txn::Txn,
@@ -74,6 +77,11 @@ impl Catalog {
 
     /// Publishes root indexes whose day is over, and writes anew what has changed. Called at intervals.
     pub async fn publish_indexes(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
+        Ok(self.publish_roots(tenant, now_ms).await? + self.rewrite_folders(tenant, now_ms).await?)
+    }
+
+    /// Publishes the root indexes that are due.
+    async fn publish_roots(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
         self.owe_empty_days(tenant, now_ms).await?;
         let watermark = self.watermark(tenant).await?;
         let mut published = 0;
@@ -90,43 +98,50 @@ impl Catalog {
             }
             match next {
                 Some(day) => from = Some(day),
-                None => break,
+                None => return Ok(published),
             }
         }
+    }
+
+    /// Writes the folders' indexes anew whose rows have changed in place. Called at intervals.
+    pub async fn rewrite_folders(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
+        let mut published = 0;
         let mut from = None;
         loop {
             let (rows, next) = self.folders(tenant.id, from).await?;
             for (day, row) in rows {
-                let newest = row.brief.modified.max(row.media.modified).saturating_mul(1000);
-                // Files that were lost, or whose rows the store alone has, are owed at once.
-                let owed = row.brief.generation == 0 && row.media.generation == 0;
-                if row.dirty_since_ms.is_some() && (owed || now_ms.saturating_sub(newest) >= REWRITE_MS) {
+                // A mark from the future is a clock that was set back.
+                let rested = |since| now_ms.saturating_sub(since) >= REWRITE_MS || now_ms < since;
+                if row.dirty_since_ms.is_some_and(rested) {
                     self.rewrite_folder(tenant, day, now_ms).await?;
                     published += 1;
                 }
             }
             match next {
                 Some(day) => from = Some(day),
-                None => break,
+                None => return Ok(published),
             }
         }
-        Ok(published)
     }
 
     /// Takes a tenant in, and says which form its names have had from the beginning.
-    pub async fn adopt(&self, tenant: &Tenant) -> Result<NameForm, CatalogError> {
+    pub async fn adopt(&self, tenant: &Tenant, now_ms: i64) -> Result<NameForm, CatalogError> {
         let key = keys::tenant(tenant.id);
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
         let mut txn = Txn::new(&*self.store);
-        let mut row: TenantRow = txn.get(&key).await?.unwrap_or_default();
+        let row: TenantRow = txn.get(&key).await?.unwrap_or_default();
         let short = match row.short_names {
             Some(short) => short,
             None => {
-                let short = tenant.name_form == NameForm::Short;
-                row.short_names = Some(short);
-                txn.put(key, &row)?;
-                self.record(&mut writer, txn, &[]).await?;
+                let adopted = Adopted {
+                    tenant: tenant.id,
+                    short_names: tenant.name_form == NameForm::Short,
+                    first_day: tenant.zone.day_of(now_ms).map_or(0, LocalDay::number),
+                };
+                apply::adopted(&mut txn, &adopted, now_ms).await?;
+                let short = adopted.short_names;
+                self.record(&mut writer, txn, &[Entry::Adopted(adopted)]).await?;
                 short
             }
         };
@@ -145,7 +160,7 @@ impl Catalog {
             let mut txn = Txn::new(&*self.store);
             for (day, mut row) in rows {
                 if !self.folder_is_whole(tenant.id, day, &row) {
-                    row.dirty_since_ms.get_or_insert(now_ms);
+                    row.dirty_since_ms = Some(AT_ONCE);
                     (row.brief, row.full, row.media) = Default::default();
                     txn.put(keys::folder(tenant.id, day), &row)?;
                     lost += 1;
@@ -204,14 +219,19 @@ impl Catalog {
         let Some(today) = tenant.zone.day_of(now_ms) else { return Ok(()) };
         let key = keys::tenant(tenant.id);
         let row: TenantRow = self.row(&key).await?.unwrap_or_default();
-        if row.owed_until >= today.number() {
+        if row.owed_until == today.number() {
             return Ok(());
         }
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
         let mut txn = Txn::new(&*self.store);
         let mut row: TenantRow = txn.get(&key).await?.unwrap_or_default();
-        let first = if row.owed_until == 0 { today.number() } else { row.owed_until };
+        // 0: the tenant is new; a day to come: the clock was ahead once.
+        let first = if row.owed_until == 0 || row.owed_until > today.number() {
+            today.number()
+        } else {
+            row.owed_until
+        };
         // A clock that jumped must not fill the folder: ten years of days are the most that is owed at once.
         for number in first.max(today.number().saturating_sub(3660))..=today.number() {
             let Some(day) = LocalDay::from_number(number) else { continue };
@@ -344,9 +364,9 @@ impl Catalog {
             let key = keys::folder(tenant.id, day);
             let mut row: FolderRow = txn.get(&key).await?.unwrap_or_default();
             if !self.folder_is_whole(tenant.id, day, &row) {
-                row = FolderRow { newest: row.newest, dirty_since_ms: Some(now_ms), ..FolderRow::default() };
+                row = FolderRow { newest: row.newest, dirty_since_ms: Some(AT_ONCE), ..FolderRow::default() };
             }
-            if row.dirty_since_ms.is_some() {
+            if row.dirty_since_ms.is_some() && row.brief.generation == 0 {
                 // It will be written anew, with these rows.
                 txn.put(key, &row)?;
                 continue;

@@ -193,6 +193,10 @@ impl<'a> Work<'a> {
         self.txn.prefetch(joins.iter().cloned()).await?;
         let mut members = Vec::new();
         for key in &joins {
+            // Beyond this, what is needed is read singly.
+            if members.len() >= 4096 {
+                break;
+            }
             if let Some(join) = self.txn.get::<JoinRow>(key).await? {
                 members.extend(join.media.iter().map(|id| keys::media(tenant, source, id)));
                 members.extend(join.facts.iter().map(|id| keys::facts(tenant, source, id)));
@@ -225,9 +229,20 @@ impl<'a> Work<'a> {
     }
 
     async fn learn(&mut self, key: Vec<u8>, media: &Media, told: Told) -> Result<(), CatalogError> {
+        let uid = match media.uid {
+            // Two media of one uid would share names, locks and audit.
+            Some(told)
+                if self.txn.get::<(u32, String)>(&keys::uid(self.tenant.id, &told)).await?.is_some() =>
+            {
+                self.complain(format!("media {:?}: its uid is another recording's", media.id));
+                Uuid::now_v7()
+            }
+            Some(told) => Uuid::from_bytes(told),
+            None => Uuid::now_v7(),
+        };
         let learned = Learned {
             tenant: self.tenant.id,
-            uid: media.uid.map_or_else(Uuid::now_v7, Uuid::from_bytes),
+            uid,
             source: self.source.id,
             media: media.id.clone(),
             version: media.version.clone(),
@@ -368,6 +383,7 @@ impl<'a> Work<'a> {
         let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else { return Ok(()) };
         let values = join::joined(&mut self.txn, self.tenant.id, self.source.id, &row.told).await?;
         if let Some(place) = row.place {
+            self.forget_due(&row);
             return self.refresh(place, &row.told, values).await;
         }
         let exact = join::exact_start_ms(&values).is_some();
@@ -406,7 +422,8 @@ impl<'a> Work<'a> {
                 "media {id:?}: a start of {} ms is outside the calendar",
                 details.start_ms
             ));
-            return Ok(());
+            let key = keys::media(self.tenant.id, self.source.id, id);
+            return self.txn.put(key, &MediaRow { due_ms: None, ..row });
         };
         let counters: TenantRow = self.txn.get(&keys::tenant(self.tenant.id)).await?.unwrap_or_default();
         let sequence = self.next_sequence(second).await?;
@@ -491,20 +508,17 @@ impl<'a> Work<'a> {
             // Without a name nobody has seen it; it is told anew if it comes back.
             self.forget_due(&row);
             row.due_ms = None;
-            row.told.version.clear();
-            self.txn.put(key, &row)?;
+            apply::forget_version(&mut self.txn, key, &mut row)?;
             return Ok(false);
         };
         let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await?
         else {
             return Ok(false);
         };
+        apply::forget_version(&mut self.txn, key, &mut row)?;
         if recording.listed.condition == condition || recording.listed.condition == Condition::Corrupt {
             return Ok(false);
         }
-        // The next scan that tells it takes the long way and finds out whether it is as it was.
-        row.told.version.clear();
-        self.txn.put(key, &row)?;
         self.set_condition(id, place, recording, condition).await?;
         Ok(true)
     }
@@ -522,7 +536,7 @@ impl<'a> Work<'a> {
             Condition::Sound => Entry::Returned(subject),
             Condition::Corrupt => Entry::Corrupt(subject),
         });
-        apply::condition(&mut self.txn, self.tenant.id, place, &mut recording, condition, self.now_ms).await
+        apply::condition(&mut self.txn, self.tenant.id, place, &mut recording, condition).await
     }
 
     fn subject(&self, id: &str, uid: &[u8; 16]) -> Subject {

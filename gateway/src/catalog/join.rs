@@ -9,9 +9,10 @@ use super::{
     rows::{Details, FactsRow, JoinRow, Told},
     txn::Txn,
 };
+use crate::layout::UtcSecond;
 
 /// Members of one join key that are kept; what comes later is reported and left out.
-pub const MAX_JOINED: usize = 4096;
+pub const MAX_JOINED: usize = 64;
 
 /// Values of all facts that join a medium. A stronger key's facts win, then the greater revision.
 pub async fn joined(
@@ -48,7 +49,12 @@ pub async fn joined(
 
 /// The exact start that facts give, Unix milliseconds UTC.
 pub fn exact_start_ms(values: &BTreeMap<String, String>) -> Option<i64> {
-    number(values, fact::STARTED_AT)
+    number(values, fact::STARTED_AT).filter(|ms| in_calendar(*ms))
+}
+
+/// Instants that a name can carry.
+fn in_calendar(ms: i64) -> bool {
+    UtcSecond::from_unix_ms(ms).is_some()
 }
 
 /// The cells of a recording's row, from its facts and what the media alone tells.
@@ -60,8 +66,9 @@ pub fn details(told: &Told, values: BTreeMap<String, String>) -> Details {
         .unwrap_or_else(|| told.changed_ms.saturating_sub(length));
     let stop_ms = number(&values, fact::STOPPED_AT)
         .or(told.stop_ms)
-        .filter(|stop| *stop >= start_ms)
-        .unwrap_or_else(|| start_ms.saturating_add(length));
+        .or_else(|| start_ms.checked_add(length))
+        .filter(|stop| *stop >= start_ms && in_calendar(*stop))
+        .unwrap_or(start_ms);
     Details { start_ms, stop_ms, duration_ms, values }
 }
 

@@ -1,7 +1,7 @@
 //! Recording changes: journal first, store second, other views third; and catching up after a crash.
 
 use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
-use crate::state::{Entry as JournalEntry, JournalReader, NewEntry, Store};
+use crate::state::{Batch, Entry as JournalEntry, JournalReader, NewEntry, Store};
 
 /// Entries that are applied in one commit while catching up.
 const REPLAY: usize = 1000;
@@ -27,6 +27,9 @@ impl Catalog {
 
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
         writer.sequences.clear();
+        // What somebody had queued and didn't wait for is settled first; both queues keep their order.
+        self.journal.sync().await?;
+        self.store.commit(Batch::new()).await?;
         let mut applied = self.applied().await?;
         let mut count = 0;
         if self.journal.head().sequence > applied {
@@ -64,7 +67,9 @@ impl Catalog {
         entries: &[Entry],
     ) -> Result<(), CatalogError> {
         if entries.is_empty() {
+            writer.caught_up = false;
             self.store.commit(txn.into_batch()).await?;
+            writer.caught_up = true;
             return Ok(());
         }
         let lines = entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;

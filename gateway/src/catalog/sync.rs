@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use recgate_plugin_api::{ErrorCode, Item};
+use recgate_plugin_api::{ErrorCode, Item, Media};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +70,8 @@ enum ScanError {
     Vanished { vanished: u64, known: u64 },
     #[error("the scan did not end: it returned MORE with the same cursor")]
     Stuck,
+    #[error("stopped")]
+    Stopped,
 }
 
 impl Synchroniser {
@@ -100,13 +102,15 @@ impl Synchroniser {
     }
 
     /// Scans once and says whether that went well; `None` when it was told to stop.
+    ///
+    /// Work of the catalog is never dropped in the middle: only waits for the source end at the stop.
     pub(super) async fn scan_once(&self, stop: &CancellationToken) -> Option<bool> {
         self.report(|progress| progress.scanning = true);
-        let result = tokio::select! {
-            () = stop.cancelled() => return None,
-            result = self.scan() => result,
+        let error = match self.scan(stop).await {
+            Ok(()) => None,
+            Err(ScanError::Stopped) => return None,
+            Err(error) => Some(error.to_string()),
         };
-        let error = result.err().map(|error| error.to_string());
         let well = error.is_none();
         let mut news = false;
         self.report(|progress| {
@@ -125,7 +129,7 @@ impl Synchroniser {
     }
 
     /// One full scan with all that follows from it.
-    async fn scan(&self) -> Result<(), ScanError> {
+    async fn scan(&self, stop: &CancellationToken) -> Result<(), ScanError> {
         let started = (self.now_ms)();
         let known = self.catalog.source(self.tenant.id, self.source.id).await?;
         let mut seen = Seen::new(known.media.saturating_add(known.media / 4).saturating_add(1024));
@@ -134,10 +138,17 @@ impl Synchroniser {
         let mut start = ScanStart::Full;
         let watermark_ms = loop {
             let (sender, receiver) = mpsc::channel(QUEUE);
-            let (end, consumed) = tokio::join!(
-                self.media.scan(start.clone(), sender),
-                self.consume(receiver, &mut seen, &mut told, &mut changed)
-            );
+            // A call that is abandoned may hold on to its end of the channel for ever.
+            let over = CancellationToken::new();
+            let call = async {
+                let end = or_stop(stop, self.media.scan(start.clone(), sender)).await;
+                if end.is_err() {
+                    over.cancel();
+                }
+                end
+            };
+            let (end, consumed) =
+                tokio::join!(call, self.consume(receiver, &over, &mut seen, &mut told, &mut changed));
             // A failure of the catalog ends the scan, too; it is the cause then.
             consumed?;
             let end = end?;
@@ -150,30 +161,38 @@ impl Synchroniser {
             }
             start = next;
         };
-        self.confirm_changed(changed).await?;
+        // One medium that can't be confirmed must not keep all others from being decided about.
+        let confirmed = self.confirm_changed(stop, changed).await;
         self.decide_due(started).await?;
-        let vanished = self.confirm_vanished(&seen).await;
-        let row = SourceRow {
-            watermark_ms: watermark_ms.max(known.watermark_ms),
-            scanned_ms: started,
-            media: told,
-        };
+        let vanished = self.confirm_vanished(stop, &seen).await;
+        // A clock that runs ahead must not make tomorrow look complete.
+        let now = (self.now_ms)();
+        let watermark_ms = watermark_ms.min(now).max(known.watermark_ms.min(now));
+        let row = SourceRow { watermark_ms, scanned_ms: started, media: told };
         self.catalog.scanned(self.tenant.id, self.source.id, &row).await?;
         self.report(|progress| {
             progress.last_scan_ms = Some(started);
             progress.media = told;
         });
+        confirmed?;
         vanished
     }
 
     async fn consume(
         &self,
         mut batches: mpsc::Receiver<Vec<Item>>,
+        over: &CancellationToken,
         seen: &mut Seen,
         told: &mut u64,
         changed: &mut Vec<(String, String)>,
     ) -> Result<(), CatalogError> {
-        while let Some(items) = batches.recv().await {
+        loop {
+            let items = tokio::select! {
+                biased;
+                items = batches.recv() => items,
+                () = over.cancelled() => None,
+            };
+            let Some(items) = items else { return Ok(()) };
             for item in &items {
                 if let Item::Media(media) = item {
                     seen.insert(&media.id);
@@ -181,20 +200,21 @@ impl Synchroniser {
                 }
             }
             let ingested = self.catalog.ingest(&self.tenant, &self.source, items, (self.now_ms)()).await?;
-            for complaint in &ingested.complaints {
-                tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, "{complaint}");
-            }
+            self.complain(&ingested.complaints);
             // The rest is told again by the next scan.
             let room = 10_000_usize.saturating_sub(changed.len());
             changed.extend(ingested.changed.into_iter().take(room));
         }
-        Ok(())
     }
 
     /// A published medium that was told with another version is asked for again before that is believed.
-    async fn confirm_changed(&self, changed: Vec<(String, String)>) -> Result<(), ScanError> {
+    async fn confirm_changed(
+        &self,
+        stop: &CancellationToken,
+        changed: Vec<(String, String)>,
+    ) -> Result<(), ScanError> {
         for (id, pinned) in changed {
-            match self.media.stat(&id, None).await {
+            match self.ask(stop, &id).await? {
                 Ok(media) if media.version == pinned => {}
                 Ok(_) => {
                     let marked = self.mark(std::slice::from_ref(&id), Condition::Corrupt).await?;
@@ -203,10 +223,27 @@ impl Synchroniser {
                     }
                 }
                 Err(error) if error.error.code == ErrorCode::NotFound => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.error.code.is_retryable() => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "told with another version, and not to be asked for")
+                }
             }
         }
         Ok(())
+    }
+
+    /// The medium as it is now.
+    async fn ask(&self, stop: &CancellationToken, id: &str) -> Result<Result<Media, SourceError>, ScanError> {
+        tokio::select! {
+            () = stop.cancelled() => Err(ScanError::Stopped),
+            media = self.media.stat(id, None) => Ok(media),
+        }
+    }
+
+    fn complain(&self, complaints: &[String]) {
+        for complaint in complaints {
+            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, "{complaint}");
+        }
     }
 
     async fn decide_due(&self, until_ms: i64) -> Result<(), CatalogError> {
@@ -214,7 +251,9 @@ impl Synchroniser {
         loop {
             let (media, next) = self.catalog.due(&self.tenant, &self.source, until_ms, from).await?;
             if !media.is_empty() {
-                self.catalog.process_due(&self.tenant, &self.source, &media, (self.now_ms)()).await?;
+                let decided =
+                    self.catalog.process_due(&self.tenant, &self.source, &media, (self.now_ms)()).await?;
+                self.complain(&decided.complaints);
             }
             match next {
                 Some(next) => from = Some(next),
@@ -224,7 +263,7 @@ impl Synchroniser {
     }
 
     /// Media that the scan no longer told are missing if the source confirms each, and if they are few.
-    async fn confirm_vanished(&self, seen: &Seen) -> Result<(), ScanError> {
+    async fn confirm_vanished(&self, stop: &CancellationToken, seen: &Seen) -> Result<(), ScanError> {
         let (mut known, mut vanished) = (0_u64, Vec::new());
         let mut from = None;
         loop {
@@ -258,7 +297,7 @@ impl Synchroniser {
         }
         let mut confirmed = Vec::new();
         for id in vanished {
-            match self.media.stat(&id, None).await {
+            match self.ask(stop, &id).await? {
                 Ok(_) => {}
                 Err(error) if error.error.code == ErrorCode::NotFound => confirmed.push(id),
                 Err(error) if error.error.code.is_retryable() => return Err(error.into()),
@@ -281,6 +320,17 @@ impl Synchroniser {
             marked += self.catalog.mark(&self.tenant, &self.source, page, condition, (self.now_ms)()).await?;
         }
         Ok(marked)
+    }
+}
+
+/// What a source answers, unless the stop comes first.
+async fn or_stop<T>(
+    stop: &CancellationToken,
+    call: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, ScanError> {
+    tokio::select! {
+        () = stop.cancelled() => Err(ScanError::Stopped),
+        result = call => Ok(result?),
     }
 }
 

@@ -40,6 +40,9 @@ struct Storage {
     media: BTreeMap<String, Media>,
     facts: BTreeMap<String, Facts>,
     fails: Option<ErrorCode>,
+    /// A call that is abandoned keeps its end of the channel.
+    hangs: bool,
+    watermark_ms: Option<i64>,
 }
 
 #[derive(Default)]
@@ -70,11 +73,16 @@ impl MediaSource for Bent {
         Ok(Health::default())
     }
     async fn scan(&self, _from: ScanStart, items: mpsc::Sender<Vec<Item>>) -> Result<ScanEnd, SourceError> {
+        let items_of_an_abandoned_call = items.clone();
         let (batches, fails) = {
             let storage = self.0.lock().unwrap();
             let media = storage.media.values().cloned().map(Item::Media);
             let facts = storage.facts.values().cloned().map(Item::Facts);
             let items: Vec<Item> = media.chain(facts).collect();
+            if storage.hangs {
+                std::mem::forget(items_of_an_abandoned_call);
+                return Err(Self::error(ErrorCode::Timeout));
+            }
             (items.chunks(100).map(<[Item]>::to_vec).collect::<Vec<_>>(), storage.fails)
         };
         for batch in batches {
@@ -82,7 +90,10 @@ impl MediaSource for Bent {
         }
         match fails {
             Some(code) => Err(Self::error(code)),
-            None => Ok(ScanEnd { cursor: Vec::new(), complete: true, watermark_ms: now() }),
+            None => {
+                let watermark_ms = self.0.lock().unwrap().watermark_ms.unwrap_or_else(now);
+                Ok(ScanEnd { cursor: Vec::new(), complete: true, watermark_ms })
+            }
         }
     }
     async fn stat(&self, id: &str, _version: Option<&str>) -> Result<Media, SourceError> {
@@ -233,7 +244,7 @@ fn facts(n: u32, start: i64) -> Facts {
         keys: vec![JoinKey { kind: JoinKind::RecordingUuid, value: n.to_string() }],
         values: vec![
             (fact::STARTED_AT.into(), start.to_string()),
-            (fact::STOPPED_AT.into(), (start + 4000).to_string()),
+            (fact::STOPPED_AT.into(), start.saturating_add(4000).to_string()),
             (fact::AGENT_NAME.into(), format!("Agent {n}")),
         ],
         ..Facts::default()
@@ -473,4 +484,119 @@ async fn a_day_without_calls_has_an_index_once_the_tenant_is_served() {
     let row = world.catalog.root_index(7, today).await.unwrap().unwrap();
     assert!(row.file.generation != 0 && row.incomplete, "no source has told that it is complete");
     world.scan().await;
+}
+
+#[tokio::test]
+async fn a_scan_that_hangs_is_given_up() {
+    let world = World::new().await;
+    world.bent.change(|storage| storage.hangs = true);
+    let error = tokio::time::timeout(Duration::from_secs(30), world.scan()).await.expect("it goes on").error;
+    assert!(error.unwrap().contains("as the test wants"));
+    world.bent.change(|storage| storage.hangs = false);
+    assert_eq!(world.scan().await.error, None);
+}
+
+#[tokio::test]
+async fn what_the_store_lacks_of_the_journal_is_applied_to_the_same_effect() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=40).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    let World { dir, tenant, bent, catalog, governance } = world;
+    drop((catalog, governance));
+    let (store, older) = (dir.path().join("catalog.redb"), dir.path().join("older.redb"));
+    std::fs::copy(&store, &older).unwrap();
+    let (catalog, governance) = open(dir.path()).await;
+    let world = World { dir, tenant, bent, catalog, governance };
+    world.bent.change(|storage| {
+        storage.media.remove("5.wav");
+        add(storage, 41, EVENING);
+    });
+    world.scan().await;
+    let names = world.names().await;
+
+    // Power fails after the journal was written and before the store was.
+    let World { dir, tenant, bent, catalog, governance } = world;
+    drop((catalog, governance));
+    std::fs::rename(&older, &store).unwrap();
+    let (catalog, governance) = open(dir.path()).await;
+    let world = World { dir, tenant, bent, catalog, governance };
+    assert_eq!(world.names().await, names);
+    world.bent.change(|storage| add(storage, 5, EVENING));
+    assert_eq!(world.scan().await.error, None);
+    assert_eq!(world.names().await.len(), 41, "what was missing has come back");
+    assert_eq!(world.catalog.counts(7).await.unwrap().missing, 0);
+}
+
+#[tokio::test]
+async fn nonsense_in_facts_makes_an_orphan_and_a_clock_ahead_completes_nothing() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        add(storage, 1, i64::MAX);
+        storage.watermark_ms = Some(i64::MAX);
+    });
+    world.scan().await;
+    assert!(world.names().await.is_empty());
+    assert_eq!(world.catalog.counts(7).await.unwrap().orphans, 1);
+    let row = world.catalog.source(7, 3).await.unwrap();
+    assert!(row.watermark_ms <= now());
+    world.bent.change(|storage| add(storage, 2, EVENING));
+    world.bent.change(|storage| storage.facts.get_mut("cdr-2").unwrap().values[1].1 = i64::MAX.to_string());
+    world.scan().await;
+    let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
+    assert_eq!(rows[0].1.modified, EVENING / 1000, "a stop beyond the calendar doesn't count");
+}
+
+#[tokio::test]
+async fn two_media_never_share_a_uid() {
+    let world = World::new().await;
+    let uid = Some([7; 16]);
+    world.bent.change(|storage| {
+        add(storage, 1, EVENING);
+        add(storage, 2, EVENING);
+        storage.media.values_mut().for_each(|media| media.uid = uid);
+    });
+    world.scan().await;
+    let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
+    let first = world.catalog.recording(7, rows[0].0).await.unwrap().unwrap().frozen.uid;
+    let second = world.catalog.recording(7, rows[1].0).await.unwrap().unwrap().frozen.uid;
+    assert!(first != second && (first == [7; 16] || second == [7; 16]));
+}
+
+#[tokio::test]
+async fn a_folder_lists_as_many_rows_as_wavs_while_facts_change() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=30).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    world.bent.change(|storage| {
+        let facts = storage.facts.get_mut("cdr-1").unwrap();
+        facts.revision = 2;
+        facts.values[2].1 = "Late".into();
+    });
+    world.scan().await;
+    world.bent.change(|storage| add(storage, 31, EVENING));
+    world.scan().await;
+    assert_eq!(world.index(IndexPart::Brief(utc_june(7))).await.lines().count(), 32);
+    world.bent.change(|storage| {
+        storage.media.remove("31.wav");
+    });
+    world.scan().await;
+    world.catalog.rewrite_folders(&world.tenant, now()).await.unwrap();
+    let index = world.index(IndexPart::Full(utc_june(7))).await;
+    assert_eq!(index.lines().count(), 31);
+    assert!(index.contains("Late"));
+}
+
+#[tokio::test]
+async fn the_form_of_names_and_the_first_day_survive_a_lost_store() {
+    let world = World::new().await;
+    assert_eq!(world.catalog.adopt(&world.tenant, now()).await.unwrap(), NameForm::Long);
+    let today = world.tenant.zone.day_of(now()).unwrap();
+    let World { dir, tenant, bent, catalog, governance } = world;
+    drop((catalog, governance));
+    std::fs::remove_file(dir.path().join("catalog.redb")).unwrap();
+    let (catalog, governance) = open(dir.path()).await;
+    let world = World { dir, tenant, bent, catalog, governance };
+    let short = Tenant { name_form: NameForm::Short, ..(*world.tenant).clone() };
+    assert_eq!(world.catalog.adopt(&short, now()).await.unwrap(), NameForm::Long);
+    assert!(world.catalog.root_index(7, today).await.unwrap().is_some());
 }

@@ -12,7 +12,8 @@ use super::{ConfigArgument, Exit, Failure};
 use crate::{
     admin::ready::{Ready, ReadyUser},
     config::{self, Config},
-    gateway::Gateway,
+    gateway::{Gateway, StartError},
+    state::LockError,
     telemetry,
 };
 
@@ -71,7 +72,7 @@ impl Service {
         let Self { path, mut config, ready_file, demo_users } = self;
         let gateway = tokio::select! {
             gateway = Gateway::start(config.clone(), ready_file.clone(), demo_users) => {
-                gateway.map_err(|error| Failure::failed(format!("the gateway can't start: {error}")))?
+                gateway.map_err(|error| Failure::new(exit_of(&error), format!("the gateway can't start: {error}")))?
             }
             // Whatever was begun is what a crash would leave, which the next start can cope with.
             name = stop.recv() => {
@@ -88,16 +89,9 @@ impl Service {
                 }
                 _ = reload.recv() => {}
             }
-            tokio::select! {
-                name = stop.recv() => {
-                    tracing::info!(signal = name, "stopping in the middle of a reload; a second signal ends at once");
-                    break;
-                }
-                reloaded = take_new(&gateway, &path, &config) => {
-                    if let Some(new) = reloaded {
-                        config = new;
-                    }
-                }
+            // To its end, also when a signal to stop comes meanwhile: a half-taken configuration helps nobody.
+            if let Some(new) = take_new(&gateway, &path, &config).await {
+                config = new;
             }
         }
         let result = tokio::select! {
@@ -112,6 +106,15 @@ impl Service {
         }
         tracing::info!("stopped");
         result
+    }
+}
+
+fn exit_of(error: &StartError) -> Exit {
+    match error {
+        StartError::Data(error) if error.is_damage() => Exit::Damaged,
+        StartError::Lock(LockError::InUse { .. }) => Exit::Running,
+        StartError::NameForm { .. } => Exit::Configuration,
+        _ => Exit::Failed,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommands {
-    /// Check that the journal is whole and the stores open. On a stopped gateway; changes nothing.
+    /// Check that the journal is whole and the catalog agrees with it. On a stopped gateway; changes nothing.
     Verify(Arguments),
     /// Set the stores aside and build them again from the journal. On a stopped gateway.
     Rebuild(Arguments),
@@ -59,16 +59,18 @@ struct Report {
     data_dir: PathBuf,
     /// What is damaged; `None` where the state is whole.
     damage: Option<String>,
+    /// What the next start mends by itself.
+    notes: Vec<String>,
     journals: Vec<JournalHead>,
 }
 
 impl Report {
     fn new(dir: &Path, verified: Result<data::Verified, DataError>) -> Self {
-        let (damage, journals) = match verified {
-            Ok(verified) => (None, verified.heads()),
-            Err(error) => (Some(error.to_string()), Vec::new()),
+        let (damage, journals, notes) = match verified {
+            Ok(verified) => (None, verified.heads(), verified.notes),
+            Err(error) => (Some(error.to_string()), Vec::new(), Vec::new()),
         };
-        Self { data_dir: dir.to_owned(), damage, journals }
+        Self { data_dir: dir.to_owned(), damage, notes, journals }
     }
 }
 
@@ -77,13 +79,14 @@ impl std::fmt::Display for Report {
         match &self.damage {
             Some(damage) => write!(f, "{}: {damage}", self.data_dir.display()),
             None => write!(f, "{}: whole, up to {}", self.data_dir.display(), reach(&self.journals)),
-        }
+        }?;
+        self.notes.iter().try_for_each(|note| write!(f, "\n{note}"))
     }
 }
 
 fn verify(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
     let lock = stopped(&arguments.gateway.data_dir()?)?;
-    let report = Report::new(lock.dir(), data::verify(lock.dir()));
+    let report = Report::new(lock.dir(), block_on(data::verify(lock.dir()))?);
     print(arguments.json, &report, output)?;
     if report.damage.is_none() {
         return Ok(());
@@ -94,8 +97,8 @@ fn verify(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure>
 
 fn rebuild(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
     let lock = stopped(&arguments.gateway.data_dir()?)?;
-    block_on(data::rebuild(lock.dir()))?.map_err(Failure::failed)?;
-    print(arguments.json, &Report::new(lock.dir(), data::verify(lock.dir())), output)
+    block_on(data::rebuild(lock.dir()))?.map_err(failed)?;
+    print(arguments.json, &Report::new(lock.dir(), block_on(data::verify(lock.dir()))?), output)
 }
 
 fn backup(arguments: &CopyArguments, output: &mut Output<'_>) -> Result<(), Failure> {
@@ -105,7 +108,7 @@ fn backup(arguments: &CopyArguments, output: &mut Output<'_>) -> Result<(), Fail
         Ok(report) => report,
         Err(ClientError::NotRunning(_)) => {
             let lock = stopped(&data_dir)?;
-            block_on(backup_stopped(lock.dir(), &directory))?.map_err(Failure::failed)?
+            block_on(backup_stopped(lock.dir(), &directory))?.map_err(failed)?
         }
         Err(error) => return Err(status::failure(&error)),
     };
@@ -122,12 +125,20 @@ async fn backup_stopped(data_dir: &Path, directory: &Path) -> Result<BackupRepor
 fn restore(arguments: &CopyArguments, output: &mut Output<'_>) -> Result<(), Failure> {
     let data_dir = arguments.state.gateway.data_dir()?;
     let lock = DataDirLock::acquire(&data_dir).map_err(locked)?;
-    block_on(data::restore(&arguments.directory, lock.dir()))?.map_err(Failure::failed)?;
-    print(arguments.state.json, &Report::new(lock.dir(), data::verify(lock.dir())), output)
+    block_on(data::restore(&arguments.directory, lock.dir()))?.map_err(failed)?;
+    print(arguments.state.json, &Report::new(lock.dir(), block_on(data::verify(lock.dir()))?), output)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: DataError) -> Failure {
+    Failure::new(if error.is_damage() { Exit::Damaged } else { Exit::Failed }, error)
 }
 
 /// The right to the data folder of a stopped gateway.
 fn stopped(data_dir: &Path) -> Result<DataDirLock, Failure> {
+    if !data_dir.is_dir() {
+        return Err(Failure::failed(format!("there is no data folder {}", data_dir.display())));
+    }
     DataDirLock::acquire_existing(data_dir).map_err(locked)
 }
 

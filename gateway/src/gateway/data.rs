@@ -4,7 +4,7 @@
 //! catalog.redb          the catalog
 //! governance/           sled: what keeps recordings
 //! journal/governance/   every uid, name and change of state; the two stores can be rebuilt from it
-//! journal/access/       logins, refusals, downloads
+//! journal/access/       for logins, refusals and downloads; nothing writes them there yet
 //! index/                the published index files
 //! ssh/                  host keys
 //! gateway-id            whose journal this is
@@ -58,6 +58,18 @@ pub enum DataError {
     /// Not what was asked for.
     #[error("{0}")]
     Refused(String),
+}
+
+impl DataError {
+    /// Whether what is stored is damaged, so that nothing goes on before somebody has looked.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Journal(
+                JournalError::Broken { .. } | JournalError::Short { .. } | JournalError::Damaged { .. }
+            ) | Self::Store(StoreError::Corrupt { .. })
+        )
+    }
 }
 
 /// The opened state.
@@ -145,8 +157,11 @@ impl Data {
             copy_folder(&dir.join("ssh"), &folder.join("ssh"))?;
             let io = |source| DataError::Io { path: folder.clone(), source };
             sync_folder(&folder).map_err(io)?;
-            let mut report =
-                BackupReport { journals: verify(&folder)?.heads(), directory: folder, files: 0, bytes: 0 };
+            let journals = vec![
+                head(Chain::Governance, Journal::verify(&folder, Chain::Governance)?.head),
+                head(Chain::Access, Journal::verify(&folder, Chain::Access)?.head),
+            ];
+            let mut report = BackupReport { journals, directory: folder, files: 0, bytes: 0 };
             for file in files_below(&report.directory)? {
                 let metadata = fs::metadata(&file).map_err(|source| DataError::Io { path: file, source })?;
                 report.files = report.files.saturating_add(1);
@@ -179,8 +194,9 @@ impl Stores {
         let opened = SledStore::open(&dir.join(GOVERNANCE))?;
         let sled_rebuilt = match &opened.state {
             OpenState::Clean => false,
-            OpenState::Rebuild { reason, .. } => {
-                tracing::info!(%reason, "the governance store is rebuilt from the journal");
+            OpenState::Rebuild { set_aside: None, .. } => true,
+            OpenState::Rebuild { reason, set_aside: Some(aside) } => {
+                tracing::warn!(%reason, set_aside = %aside.display(), "the governance store is rebuilt from the journal");
                 true
             }
         };
@@ -212,6 +228,8 @@ pub struct Verified {
     pub governance: Report,
     /// The access chain.
     pub access: Report,
+    /// What the next start mends by itself.
+    pub notes: Vec<String>,
 }
 
 impl Verified {
@@ -227,23 +245,74 @@ pub fn head(chain: Chain, head: Head) -> JournalHead {
     JournalHead { chain: chain.name().to_owned(), sequence: head.sequence, sha256 }
 }
 
-/// Verifies the whole journal and the catalog's file. Changes nothing. Blocking.
+/// Verifies the whole journal, the catalog's file, and that no store is ahead of the journal. Mends nothing.
 ///
 /// # Errors
 ///
 /// The first thing that is wrong, with its place.
-pub fn verify(dir: &Path) -> Result<Verified, DataError> {
-    let governance = Journal::verify(dir, Chain::Governance)?;
-    let access = Journal::verify(dir, Chain::Access)?;
-    let catalog = dir.join(CATALOG);
-    if catalog.exists() {
-        RedbStore::verify_file(&catalog)?;
+pub async fn verify(dir: &Path) -> Result<Verified, DataError> {
+    let folder = dir.to_owned();
+    let (governance, access) = blocking(move || {
+        if !folder.is_dir() {
+            return Err(DataError::Refused(format!("there is no data folder {}", folder.display())));
+        }
+        Ok((Journal::verify(&folder, Chain::Governance)?, Journal::verify(&folder, Chain::Access)?))
+    })
+    .await?;
+    let mut notes = Vec::new();
+    let path = dir.join(CATALOG);
+    if path.exists() {
+        let file = path.clone();
+        let store = blocking(move || {
+            RedbStore::verify_file(&file)?;
+            Ok(RedbStore::open(&file)?)
+        })
+        .await?;
+        reaches(dir, governance.head, crate::catalog::applied(&store).await?)?;
+    } else if governance.head.sequence > 0 {
+        notes.push("the catalog is not there: the next start rebuilds it from the journal".to_owned());
     }
-    Ok(Verified { governance, access })
+    let sled = dir.join(GOVERNANCE);
+    if let Err(reason) = blocking(move || Ok(SledStore::verify(&sled)?)).await? {
+        notes.push(format!("the governance store is rebuilt from the journal at the next start: {reason}"));
+    }
+    Ok(Verified { governance, access, notes })
 }
 
-/// Sets both stores aside and rebuilds them from the journal. Facts come back with the next scans.
+/// Refuses a journal that ends below what a store has applied: entries are lost.
+fn reaches(dir: &Path, head: Head, applied: u64) -> Result<(), DataError> {
+    if head.sequence >= applied {
+        return Ok(());
+    }
+    Err(DataError::Journal(JournalError::Short {
+        folder: Chain::Governance.folder(dir).display().to_string(),
+        head: head.sequence,
+        by: "the catalog".to_owned(),
+        known: applied,
+    }))
+}
+
+/// Sets both stores aside and rebuilds them from the journal, once that is known to be whole and to hold all that
+/// the catalog has. Facts come back with the next scans.
+///
+/// # Errors
+///
+/// The journal is damaged, short or not there; then the stores stay as they are.
 pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
+    let folder = dir.to_owned();
+    let head = blocking(move || Ok(Journal::verify(&folder, Chain::Governance)?)).await?.head;
+    let path = dir.join(CATALOG);
+    if path.exists() {
+        let file = path.clone();
+        match blocking(move || Ok(RedbStore::open(&file)?)).await {
+            Ok(store) => reaches(dir, head, crate::catalog::applied(&store).await?)?,
+            // That is what a rebuild is for, but only if there is something to rebuild from.
+            Err(DataError::Store(StoreError::Corrupt { .. })) if head.sequence > 0 => {}
+            Err(error) => return Err(error),
+        }
+    } else if head.sequence == 0 {
+        return Err(DataError::Refused(format!("{} has no journal to rebuild from", dir.display())));
+    }
     for name in [CATALOG, GOVERNANCE] {
         let path = dir.join(name);
         if path.exists() {
@@ -269,8 +338,7 @@ pub async fn restore(backup: &Path, dir: &Path) -> Result<(), DataError> {
     }
     let (from, to) = (backup.to_owned(), dir.to_owned());
     blocking(move || copy_folder(&from, &to)).await?;
-    let checked = dir.to_owned();
-    blocking(move || verify(&checked)).await?;
+    verify(dir).await?;
     Data::open(dir).await?.close().await
 }
 

@@ -95,11 +95,32 @@ pub struct Gateway {
     drain: Drain,
     grace: Mutex<Duration>,
     admin: AdminServer,
-    background: Runtime,
+    background: Background,
     housekeeping: CancellationToken,
     housekeeper: JoinHandle<()>,
     reloading: tokio::sync::Mutex<()>,
     _lock: DataDirLock,
+}
+
+/// The runtime of scans and indexes.
+struct Background(Option<Runtime>);
+
+impl Background {
+    fn handle(&self) -> Result<tokio::runtime::Handle, StartError> {
+        self.0
+            .as_ref()
+            .map(|runtime| runtime.handle().clone())
+            .ok_or_else(|| StartError::Threads(std::io::Error::other("the gateway is stopping")))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // A plugin's call may hang in a thread for ever, and asynchronous code can't wait for one.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What reload, status and housekeeping share.
@@ -142,12 +163,14 @@ impl Gateway {
         let limits = &config.limits;
         let reader = MediaReader::new(limits.read_ahead_budget, limits.read_ahead_per_file);
         let vfs = Arc::new(Vfs::new(Arc::clone(&data.catalog), reader));
-        let background = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(BACKGROUND_THREADS)
-            .thread_name("recgate-scan")
-            .enable_all()
-            .build()
-            .map_err(StartError::Threads)?;
+        let background = Background(Some(
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(BACKGROUND_THREADS)
+                .thread_name("recgate-scan")
+                .enable_all()
+                .build()
+                .map_err(StartError::Threads)?,
+        ));
         let drain = Drain::new();
         let door = ssh::serve(
             &config.ssh,
@@ -183,13 +206,13 @@ impl Gateway {
             dir: config.data_dir.clone(),
             running: RwLock::default(),
         });
-        shared.take(&config, background.handle());
+        shared.take(&config, &background.handle()?);
         let admin = AdminServer::start(&lock, Arc::clone(&shared) as _)?;
         if let Some(path) = ready_file {
             ready.write(&path).map_err(|error| StartError::Ready { path, error })?;
         }
         let housekeeping = CancellationToken::new();
-        let housekeeper = background.spawn(keep_house(Arc::clone(&shared), housekeeping.clone()));
+        let housekeeper = background.handle()?.spawn(keep_house(Arc::clone(&shared), housekeeping.clone()));
         for address in &shared.door.addresses {
             tracing::info!(%address, host_key = %shared.door.host_key_sha256, "the SSH door is open");
         }
@@ -218,12 +241,14 @@ impl Gateway {
     /// What can't be taken; the old configuration goes on.
     pub async fn reload(&self, config: Config) -> Result<(), StartError> {
         let _turn = self.reloading.lock().await;
+        // What can be refused comes first; what is adopted stays so.
+        Identity::new(&config.tenants)?;
         for tenant in &config.tenants {
             adopt(&self.shared.data, tenant).await?;
         }
         self.shared.identity.replace(&config.tenants)?;
         *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = config.limits.shutdown_grace;
-        self.shared.take(&config, self.background.handle());
+        self.shared.take(&config, &self.background.handle()?);
         Ok(())
     }
 
@@ -245,8 +270,10 @@ impl Gateway {
         if let Err(error) = shared.data.close().await {
             tracing::error!(%error, "the state could not be closed; the next start mends it");
         }
-        // A plugin's call may hang in a thread for ever; what must be kept has been written.
-        background.shutdown_background();
+        drop(background);
+        // The folder is somebody else's only once nothing of ours works on it.
+        drop(shared);
+        drop(_lock);
     }
 }
 
@@ -283,9 +310,13 @@ impl Shared {
         }));
     }
 
-    fn tenants(&self) -> Vec<Arc<Tenant>> {
+    /// The tenants, each with whether all its sources have ended a scan, or failed, since the start.
+    fn tenants(&self) -> Vec<(Arc<Tenant>, bool)> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        running.values().map(|running| Arc::clone(&running.tenant)).collect()
+        running
+            .values()
+            .map(|running| (Arc::clone(&running.tenant), running.sources.iter().all(Running::is_settled)))
+            .collect()
     }
 }
 
@@ -293,8 +324,15 @@ impl Shared {
 async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     let mut checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
     loop {
-        for tenant in shared.tenants() {
-            if let Err(error) = shared.data.catalog.publish_indexes(&tenant, now_ms()).await {
+        for (tenant, settled) in shared.tenants() {
+            let catalog = &shared.data.catalog;
+            // Before its sources have been heard after a start, a day would only be published twice.
+            let published = if settled {
+                catalog.publish_indexes(&tenant, now_ms()).await
+            } else {
+                catalog.rewrite_folders(&tenant, now_ms()).await
+            };
+            if let Err(error) = published {
                 tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
             }
         }
@@ -313,7 +351,7 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
 
 /// Makes a tenant known to the catalog, and its indexes whole, before anybody looks.
 async fn adopt(data: &Data, tenant: &Tenant) -> Result<(), StartError> {
-    let made = data.catalog.adopt(tenant).await?;
+    let made = data.catalog.adopt(tenant, now_ms()).await?;
     if made != tenant.name_form {
         return Err(StartError::NameForm { tenant: tenant.name.clone(), made });
     }
@@ -321,7 +359,7 @@ async fn adopt(data: &Data, tenant: &Tenant) -> Result<(), StartError> {
     if lost > 0 {
         tracing::warn!(tenant = %tenant.name, indexes = lost, "index files are not there; they are written anew");
     }
-    data.catalog.publish_indexes(tenant, now_ms()).await?;
+    data.catalog.rewrite_folders(tenant, now_ms()).await?;
     Ok(())
 }
 

@@ -42,6 +42,12 @@ impl Running {
         same_instance(&self.source, source)
     }
 
+    /// Whether it has been heard since it is followed, or has failed.
+    pub fn is_settled(&self) -> bool {
+        let progress = self.progress.read().unwrap_or_else(PoisonError::into_inner);
+        progress.last_scan_ms.is_some() || progress.error.is_some()
+    }
+
     /// Ends its scans, without waiting.
     pub fn cancel(self) {
         self.stop.cancel();

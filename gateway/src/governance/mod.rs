@@ -168,7 +168,11 @@ fn change(batch: &mut Batch, entry: &Entry) -> Result<(), GovernanceError> {
         Entry::Published(published) => {
             batch.delete(orphan(published.tenant, published.uid.as_bytes()));
         }
-        Entry::Learned(_) | Entry::Missing(_) | Entry::Returned(_) | Entry::Corrupt(_) => {}
+        Entry::Adopted(_)
+        | Entry::Learned(_)
+        | Entry::Missing(_)
+        | Entry::Returned(_)
+        | Entry::Corrupt(_) => {}
     }
     Ok(())
 }

@@ -48,6 +48,11 @@ macro_rules! export {
                 out: *mut $crate::abi::RgPlugin,
                 error: *mut $crate::abi::RgError,
             ) -> i32 {
+                // A panic reaches the host as an error with its message; the standard streams aren't the plugin's.
+                // The hook is that of the plugin's own copy of std. Unit tests keep theirs.
+                if !cfg!(test) {
+                    ::std::panic::set_hook(::std::boxed::Box::new(|_| {}));
+                }
                 // SAFETY: the arguments are handed on as the host gave them.
                 unsafe { $crate::export::init::<$source>(host, out, error) }
             }

@@ -49,9 +49,8 @@ impl SshHandler {
     async fn rejected(&mut self, login: &str, refused: LoginRefused) -> Auth {
         self.connection.log.login_failed(login, &refused.to_string());
         self.failures += 1;
-        if self.failures > 1 {
-            tokio::time::sleep(PENALTY).await;
-        }
+        // The probe that clients begin with (`none`) and keys that are only offered don't come here.
+        tokio::time::sleep(PENALTY).await;
         if self.failures >= MAX_LOGIN_FAILURES {
             self.connection
                 .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")

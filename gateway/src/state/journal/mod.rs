@@ -130,7 +130,7 @@ pub struct Segment {
 pub enum JournalError {
     /// The chain isn't what was written.
     #[error(
-        "the journal is broken at entry {sequence} ({file}, line {line}, byte {offset}): {detail}; restore a backup, or look with `recgate state verify`"
+        "the journal is broken at entry {sequence} ({file}, line {line}, byte {offset}): {detail}; restore a backup, or put the folder aside and ask for help: names hang on it"
     )]
     Broken {
         /// The segment file.

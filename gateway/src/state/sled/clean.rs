@@ -43,8 +43,21 @@ pub(super) struct FileDigest {
 impl Marker {
     /// Reads the marker and removes it durably. The inner error says why the folder can't be relied on.
     pub(super) fn take(dir: &Path) -> io::Result<Result<Self, String>> {
+        let marker = Self::read(dir)?;
         let path = beside(dir, ".clean")?;
-        let read = File::open(&path).and_then(|file| {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => {
+                other?;
+                sync_folder(parent(&path))?;
+            }
+        }
+        Ok(marker)
+    }
+
+    /// Reads the marker and leaves it.
+    pub(super) fn read(dir: &Path) -> io::Result<Result<Self, String>> {
+        let read = File::open(beside(dir, ".clean")?).and_then(|file| {
             let mut content = Vec::new();
             file.take(MAX_MARKER_BYTES).read_to_end(&mut content)?;
             Ok(content)
@@ -55,8 +68,6 @@ impl Marker {
             }
             other => other?,
         };
-        std::fs::remove_file(&path)?;
-        sync_folder(parent(&path))?;
         Ok(match serde_json::from_slice::<Self>(&content) {
             Ok(marker) if marker.format == 1 => Ok(marker),
             Ok(marker) => Err(format!("its marker has the unknown format {}", marker.format)),

@@ -106,6 +106,24 @@ impl SledStore {
         open_with_limit(dir, RELEASE_LIMIT)
     }
 
+    /// Whether a folder is as a clean stop left it; the inner error says why not. Changes nothing. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] when it can't be read.
+    pub fn verify(dir: &Path) -> Result<Result<(), String>, StoreError> {
+        let io_error = |source| StoreError::Io { store: dir.display().to_string(), source };
+        if dir.symlink_metadata().is_err() {
+            return Ok(Err("it is not there".into()));
+        }
+        let marker = match Marker::read(dir).map_err(io_error)? {
+            Ok(marker) => marker,
+            Err(doubt) => return Ok(Err(doubt)),
+        };
+        let same = clean::files(dir).map_err(io_error)? == marker.files;
+        Ok(if same { Ok(()) } else { Err("its files aren't those of the clean stop".into()) })
+    }
+
     /// Writes everything to the disk and notes that the store was stopped cleanly. Later operations fail.
     ///
     /// # Errors
