@@ -129,7 +129,6 @@ fn restore(arguments: &CopyArguments, output: &mut Output<'_>) -> Result<(), Fai
     print(arguments.state.json, &Report::new(lock.dir(), block_on(data::verify(lock.dir()))?), output)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: DataError) -> Failure {
     Failure::new(if error.is_damage() { Exit::Damaged } else { Exit::Failed }, error)
 }

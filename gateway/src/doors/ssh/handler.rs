@@ -11,7 +11,7 @@ use russh::{
 use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, login_methods, sftp::Sftp};
 use crate::identity::{Login, LoginRefused};
 
-/// Waited before the answer to a failed login, from the second failure of a connection on.
+/// Waited before the answer to a failed login.
 const PENALTY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// Channels that a connection may have at once, as many as OpenSSH allows.
 const CHANNELS: usize = 10;
