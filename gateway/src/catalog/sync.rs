@@ -26,6 +26,9 @@ const QUEUE: usize = 4;
 /// The part of a source's media that may vanish between two scans; more looks like an unmounted disk.
 const VANISH_PERCENT: u64 = 5;
 
+/// Complaints of one scan that are logged.
+const COMPLAINTS: usize = 10;
+
 /// How a source's synchronisation goes, for `status` and the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Progress {
@@ -186,6 +189,7 @@ impl Synchroniser {
         told: &mut u64,
         changed: &mut Vec<(String, String)>,
     ) -> Result<(), CatalogError> {
+        let mut said = 0;
         loop {
             let items = tokio::select! {
                 biased;
@@ -200,7 +204,7 @@ impl Synchroniser {
                 }
             }
             let ingested = self.catalog.ingest(&self.tenant, &self.source, items, (self.now_ms)()).await?;
-            self.complain(&ingested.complaints);
+            self.complain(&ingested.complaints, &mut said);
             // The rest is told again by the next scan.
             let room = 10_000_usize.saturating_sub(changed.len());
             changed.extend(ingested.changed.into_iter().take(room));
@@ -240,20 +244,30 @@ impl Synchroniser {
         }
     }
 
-    fn complain(&self, complaints: &[String]) {
+    /// Logs what a source should not have told. What millions of items have in common is said a few times only.
+    fn complain(&self, complaints: &[String], said: &mut usize) {
         for complaint in complaints {
-            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, "{complaint}");
+            *said = said.saturating_add(1);
+            match *said {
+                ..=COMPLAINTS => {
+                    tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, "{complaint}");
+                }
+                n if n == COMPLAINTS + 1 => {
+                    tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, "there is more of the kind in this scan");
+                }
+                _ => {}
+            }
         }
     }
 
     async fn decide_due(&self, until_ms: i64) -> Result<(), CatalogError> {
-        let mut from = None;
+        let (mut from, mut said) = (None, 0);
         loop {
             let (media, next) = self.catalog.due(&self.tenant, &self.source, until_ms, from).await?;
             if !media.is_empty() {
                 let decided =
                     self.catalog.process_due(&self.tenant, &self.source, &media, (self.now_ms)()).await?;
-                self.complain(&decided.complaints);
+                self.complain(&decided.complaints, &mut said);
             }
             match next {
                 Some(next) => from = Some(next),
