@@ -48,7 +48,7 @@ pub(super) fn run(arguments: Arguments, output: &mut Output<'_>) -> Result<(), F
     if arguments.json {
         output.json(&report)?;
     } else if ok {
-        output.line(format!("{}: right, with {count} tenants", path.display()))?;
+        output.line(format!("{}: right (tenants: {count})", path.display()))?;
     }
     if ok {
         return Ok(());

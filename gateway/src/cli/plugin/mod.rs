@@ -41,7 +41,7 @@ pub(super) fn run(command: Subcommands, output: &mut Output<'_>) -> Result<(), F
 
 fn list(arguments: &ListArguments, output: &mut Output<'_>) -> Result<(), Failure> {
     // Without any configuration, the plugins beside the executable are what there is.
-    let dirs = if arguments.config.config.is_none() && !arguments.config.path().exists() {
+    let dirs = if arguments.config.named().is_none() && !arguments.config.path().exists() {
         Vec::new()
     } else {
         arguments.config.load()?.plugin_dirs
