@@ -12,7 +12,6 @@ pub mod gateway;
 pub mod governance;
 pub mod identity;
 pub mod layout;
-pub mod maintenance;
 pub mod sources;
 pub mod state;
 pub mod telemetry;

@@ -250,6 +250,34 @@ impl ErrorCode {
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::Busy | Self::RateLimited | Self::Unavailable | Self::Timeout)
     }
+
+    /// The code that the ABI gives this number; `None` where it gives none.
+    pub fn from_raw(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| *known as i32 == code)
+    }
+
+    /// All codes, in the order of their numbers.
+    pub const ALL: [Self; 19] = [
+        Self::NotFound,
+        Self::Permission,
+        Self::LockedRetention,
+        Self::LockedHold,
+        Self::Precondition,
+        Self::Range,
+        Self::Invalid,
+        Self::Unsupported,
+        Self::TooLarge,
+        Self::NoSpace,
+        Self::Busy,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::Corrupt,
+        Self::Archived,
+        Self::Internal,
+        Self::Panic,
+    ];
 }
 
 /// A failed call.

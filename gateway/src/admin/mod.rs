@@ -17,11 +17,9 @@ use serde::{Deserialize, Serialize};
 pub mod client;
 pub mod ready;
 
-mod lock;
 mod server;
 mod socket;
 
-pub use lock::{DataDirLock, LockError};
 pub use server::{AdminServer, router};
 pub use socket::SocketError;
 
@@ -105,8 +103,10 @@ pub struct RecordingCounts {
     pub published: u64,
     /// Not placed.
     pub orphans: u64,
-    /// Their media has vanished.
+    /// In the catalog, and their media has vanished.
     pub missing: u64,
+    /// In the tree, and refused, because their media has changed.
+    pub corrupt: u64,
 }
 
 /// A source.
@@ -118,10 +118,16 @@ pub struct SourceReport {
     pub name: String,
     /// Its plugin.
     pub plugin: String,
-    /// When the last full scan ended; `None` before the first.
+    /// Whether it is being scanned now.
+    pub scanning: bool,
+    /// Media that the last complete scan told.
+    pub media: u64,
+    /// When the last complete scan began; `None` before the first since the gateway started.
     pub last_scan: Option<DateTime<Utc>>,
     /// Seconds by which its watermark is behind the clock; `None` while it can't tell.
     pub lag_seconds: Option<u64>,
+    /// What is wrong with it now; `None` where its last scan was complete and believed.
+    pub problem: Option<String>,
     /// How its plugin is, and what was wrong last.
     #[serde(flatten)]
     pub plugin_status: PluginStatus,

@@ -12,8 +12,10 @@ use axum::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::state::DataDirLock;
+
 use super::{
-    BackupRequest, DataDirLock, ErrorBody, Operations, SharedOperations, SocketError,
+    BackupRequest, ErrorBody, Operations, SharedOperations, SocketError,
     socket::{self, AdminListener, within},
 };
 

@@ -18,7 +18,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::DataDirLock;
+use crate::state::DataDirLock;
 
 /// The socket's name in the data folder.
 pub const NAME: &str = "admin.sock";

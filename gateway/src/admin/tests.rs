@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use crate::state::DataDirLock;
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
@@ -18,8 +19,11 @@ fn some_status() -> Status {
         id: 1,
         name: "pbx".to_owned(),
         plugin: "wazo".to_owned(),
+        scanning: false,
+        media: 0,
         last_scan: None,
         lag_seconds: Some(12),
+        problem: None,
         plugin_status: SourceStatus {
             available: true,
             last_error: Some("slow".to_owned()),

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::{Exit, Failure, GatewayArgument, Output, block_on, status};
 use crate::{
     admin::{
-        BackupReport, DataDirLock, LockError,
+        BackupReport, JournalHead,
         client::{Client, ClientError},
     },
-    maintenance,
+    gateway::data::{self, Data, DataError},
+    state::{DataDirLock, LockError},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -50,20 +53,49 @@ pub(super) fn run(command: Subcommands, output: &mut Output<'_>) -> Result<(), F
     }
 }
 
+/// What was found or done.
+#[derive(Debug, Serialize)]
+struct Report {
+    data_dir: PathBuf,
+    /// What is damaged; `None` where the state is whole.
+    damage: Option<String>,
+    journals: Vec<JournalHead>,
+}
+
+impl Report {
+    fn new(dir: &Path, verified: Result<data::Verified, DataError>) -> Self {
+        let (damage, journals) = match verified {
+            Ok(verified) => (None, verified.heads()),
+            Err(error) => (Some(error.to_string()), Vec::new()),
+        };
+        Self { data_dir: dir.to_owned(), damage, journals }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.damage {
+            Some(damage) => write!(f, "{}: {damage}", self.data_dir.display()),
+            None => write!(f, "{}: whole, up to {}", self.data_dir.display(), reach(&self.journals)),
+        }
+    }
+}
+
 fn verify(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
     let lock = stopped(&arguments.gateway.data_dir()?)?;
-    let report = block_on(maintenance::verify(lock.dir()))?.map_err(Failure::failed)?;
+    let report = Report::new(lock.dir(), data::verify(lock.dir()));
     print(arguments.json, &report, output)?;
-    if report.damage.is_empty() {
+    if report.damage.is_none() {
         return Ok(());
     }
-    Err(Failure::new(Exit::Damaged, "the state is damaged; `recgate state rebuild` builds the stores again"))
+    let advice = "the state is damaged. A damaged store is rebuilt from the journal by `recgate state rebuild`; for a damaged journal restore a backup";
+    Err(Failure::new(Exit::Damaged, advice))
 }
 
 fn rebuild(arguments: &Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
     let lock = stopped(&arguments.gateway.data_dir()?)?;
-    let report = block_on(maintenance::rebuild(lock.dir()))?.map_err(Failure::failed)?;
-    print(arguments.json, &report, output)
+    block_on(data::rebuild(lock.dir()))?.map_err(Failure::failed)?;
+    print(arguments.json, &Report::new(lock.dir(), data::verify(lock.dir())), output)
 }
 
 fn backup(arguments: &CopyArguments, output: &mut Output<'_>) -> Result<(), Failure> {
@@ -73,20 +105,25 @@ fn backup(arguments: &CopyArguments, output: &mut Output<'_>) -> Result<(), Fail
         Ok(report) => report,
         Err(ClientError::NotRunning(_)) => {
             let lock = stopped(&data_dir)?;
-            block_on(maintenance::backup(lock.dir(), &directory))?.map_err(Failure::failed)?
+            block_on(backup_stopped(lock.dir(), &directory))?.map_err(Failure::failed)?
         }
         Err(error) => return Err(status::failure(&error)),
     };
     if arguments.state.json { output.json(&report) } else { output.line(backup_line(&report)) }
 }
 
+async fn backup_stopped(data_dir: &Path, directory: &Path) -> Result<BackupReport, DataError> {
+    let data = Data::open(data_dir).await?;
+    let report = data.backup(directory).await;
+    data.close().await?;
+    report
+}
+
 fn restore(arguments: &CopyArguments, output: &mut Output<'_>) -> Result<(), Failure> {
     let data_dir = arguments.state.gateway.data_dir()?;
     let lock = DataDirLock::acquire(&data_dir).map_err(locked)?;
-    refuse_unless_empty(&data_dir)?;
-    let report =
-        block_on(maintenance::restore(&arguments.directory, lock.dir()))?.map_err(Failure::failed)?;
-    print(arguments.state.json, &report, output)
+    block_on(data::restore(&arguments.directory, lock.dir()))?.map_err(Failure::failed)?;
+    print(arguments.state.json, &Report::new(lock.dir(), data::verify(lock.dir())), output)
 }
 
 /// The right to the data folder of a stopped gateway.
@@ -96,36 +133,27 @@ fn stopped(data_dir: &Path) -> Result<DataDirLock, Failure> {
 
 fn locked(error: LockError) -> Failure {
     match error {
-        LockError::Taken(_) => Failure::new(Exit::Running, error),
+        LockError::InUse { .. } => Failure::new(Exit::Running, error),
         _ => Failure::failed(error),
     }
 }
 
-fn refuse_unless_empty(data_dir: &Path) -> Result<(), Failure> {
-    for entry in std::fs::read_dir(data_dir).map_err(Failure::failed)? {
-        let entry = entry.map_err(Failure::failed)?;
-        if entry.file_name() != DataDirLock::FILE {
-            return Err(Failure::failed(format!(
-                "the data folder {} is not empty; move what is there away first",
-                data_dir.display()
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn print(json: bool, report: &maintenance::Report, output: &mut Output<'_>) -> Result<(), Failure> {
+fn print(json: bool, report: &Report, output: &mut Output<'_>) -> Result<(), Failure> {
     if json { output.json(report) } else { output.line(report) }
 }
 
 fn backup_line(report: &BackupReport) -> String {
-    let reach: Vec<_> =
-        report.journals.iter().map(|head| format!("{} entry {}", head.chain, head.sequence)).collect();
     format!(
         "{}: {} files, {} bytes, up to {}",
         report.directory.display(),
         report.files,
         report.bytes,
-        if reach.is_empty() { "an empty journal".to_owned() } else { reach.join(" and ") },
+        reach(&report.journals)
     )
+}
+
+fn reach(journals: &[JournalHead]) -> String {
+    let heads: Vec<_> =
+        journals.iter().map(|head| format!("{} entry {}", head.chain, head.sequence)).collect();
+    if heads.is_empty() { "an empty journal".to_owned() } else { heads.join(" and ") }
 }

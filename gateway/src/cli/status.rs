@@ -60,18 +60,19 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
         lines.push(format!("journal {}: entry {}, sha256 {}", head.chain, head.sequence, head.sha256));
     }
     lines.push(String::new());
-    let cells = |cells: [&str; 5]| cells.map(str::to_owned).to_vec();
-    let mut rows = vec![cells(["TENANT", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING"])];
+    let mut rows =
+        vec![["TENANT", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING", "CORRUPT"].map(str::to_owned).to_vec()];
     for tenant in &status.tenants {
         let counts = &tenant.recordings;
-        let counts = [counts.published, counts.learned, counts.orphans, counts.missing];
+        let counts = [counts.published, counts.learned, counts.orphans, counts.missing, counts.corrupt];
         let mut row = vec![format!("{} ({})", tenant.name, tenant.id)];
         row.extend(counts.iter().map(u64::to_string));
         rows.push(row);
     }
     lines.extend(columns(&rows));
     lines.push(String::new());
-    let mut rows = vec![cells(["SOURCE", "PLUGIN", "STATE", "LAST SCAN", "BEHIND"])];
+    let mut rows =
+        vec![["SOURCE", "PLUGIN", "STATE", "MEDIA", "LAST SCAN", "BEHIND"].map(str::to_owned).to_vec()];
     let mut errors = Vec::new();
     for tenant in &status.tenants {
         for source in &tenant.sources {
@@ -82,11 +83,14 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
                 name.clone(),
                 source.plugin.clone(),
                 if source.plugin_status.available { "available" } else { "unavailable" }.to_owned(),
+                source.media.to_string(),
                 source.last_scan.map_or_else(|| "none yet".to_owned(), ago),
                 source.lag_seconds.map_or_else(|| "unknown".to_owned(), span),
             ]);
-            if let Some(error) = &source.plugin_status.last_error {
-                errors.push(format!("{name}: last error: {error}"));
+            match (&source.problem, &source.plugin_status.last_error) {
+                (Some(problem), _) => errors.push(format!("{name}: {problem}")),
+                (None, Some(error)) => errors.push(format!("{name}: last error: {error}")),
+                (None, None) => {}
             }
         }
     }
@@ -129,8 +133,11 @@ mod tests {
             id: 1,
             name: "pbx".to_owned(),
             plugin: "wazo".to_owned(),
+            scanning: false,
+            media: 7,
             last_scan: Some(started),
             lag_seconds: None,
+            problem: None,
             plugin_status: PluginStatus { last_error: Some("gone".to_owned()), ..PluginStatus::default() },
         };
         let tenant = TenantStatus {
@@ -157,11 +164,11 @@ mod tests {
              data folder /data\n\
              0 connections, 0 of them logged in\n\
              \n\
-             TENANT    PUBLISHED  LEARNED  ORPHANS  MISSING\n\
-             acme (1)  12345      0        0        0\n\
+             TENANT    PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
+             acme (1)  12345      0        0        0        0\n\
              \n\
-             SOURCE    PLUGIN  STATE        LAST SCAN  BEHIND\n\
-             acme/pbx  wazo    unavailable  1m 5s ago  unknown\n\
+             SOURCE    PLUGIN  STATE        MEDIA  LAST SCAN  BEHIND\n\
+             acme/pbx  wazo    unavailable  7      1m 5s ago  unknown\n\
              acme/pbx: last error: gone"
         );
     }

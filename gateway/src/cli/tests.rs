@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use clap::CommandFactory;
 
 use super::*;
-use crate::admin::DataDirLock;
+use crate::state::DataDirLock;
 
 const HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$6wjP+SsiOY/dHb9Dn6KwuA$lPQBaZKFLWCWRjrMKgYtKMTMFnfzuQ+GljyGQXDIhg4";
@@ -107,7 +107,11 @@ fn state_needs_a_stopped_gateway() {
 
     fs::write(dir.path().join("journal"), "x").unwrap();
     let failure = recgate(&["state", "restore", "/backup", "--data-dir", data]).1.unwrap_err();
-    assert!(failure.message.ends_with("is not empty; move what is there away first"), "{failure:?}");
+    assert!(failure.message.contains("is not empty"), "{failure:?}");
+
+    fs::remove_file(dir.path().join("journal")).unwrap();
+    let failure = recgate(&["state", "restore", "/backup", "--data-dir", data]).1.unwrap_err();
+    assert!(failure.message.starts_with("/backup is not a backup"), "{failure:?}");
 }
 
 #[test]

@@ -63,7 +63,11 @@ impl Identity {
     /// A password hash or a key that can't be read, or a login that two users share; the message names the login.
     pub fn new(tenants: &[Tenant]) -> Result<Self, IdentityError> {
         let roster = Arc::new(Roster::new(tenants)?);
-        Ok(Self { roster: watch::Sender::new(roster), passwords: Passwords::new(), replacing: Mutex::new(()) })
+        Ok(Self {
+            roster: watch::Sender::new(roster),
+            passwords: Passwords::new(),
+            replacing: Mutex::new(()),
+        })
     }
 
     /// Takes the users of a reloaded configuration. Sessions whose user or credential is gone end; roles count from
@@ -208,7 +212,9 @@ pub struct IdentityError {
 /// What is wrong with it, for the operator.
 pub fn parse_authorized_key(line: &str) -> Result<PublicKey, String> {
     PublicKey::from_openssh(line.trim()).map_err(|error| {
-        format!("not a public key as in authorized_keys (\"ssh-ed25519 AAAA… comment\", without options): {error}")
+        format!(
+            "not a public key as in authorized_keys (\"ssh-ed25519 AAAA… comment\", without options): {error}"
+        )
     })
 }
 
@@ -260,8 +266,11 @@ impl Roster {
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|error| wrong(format!("authorized_keys: {error}")))?;
                 let id = (tenant.id, user.id);
-                let member =
-                    Member { role: user.role, password_hash: user.password_hash.as_deref().map(Arc::from), keys };
+                let member = Member {
+                    role: user.role,
+                    password_hash: user.password_hash.as_deref().map(Arc::from),
+                    keys,
+                };
                 if users.insert(id, member).is_some() {
                     return Err(wrong(format!("the id {} is used twice in tenant {}", user.id, tenant.id)));
                 }

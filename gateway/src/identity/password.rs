@@ -32,7 +32,9 @@ pub enum HashError {
     #[error("the algorithm is {0}, only argon2id is taken; make a hash with `recgate hash-password`")]
     Algorithm(String),
     /// Checking it would take the gateway down.
-    #[error("a check costs {0} KiB, {1} passes and {2} lanes; at most 262144 KiB, 16 passes and 16 lanes are taken")]
+    #[error(
+        "a check costs {0} KiB, {1} passes and {2} lanes; at most 262144 KiB, 16 passes and 16 lanes are taken"
+    )]
     TooCostly(u32, u32, u32),
     /// The password is empty or longer than 1024 bytes.
     #[error("a password has 1 to {LONGEST} bytes")]
@@ -73,8 +75,11 @@ pub(super) fn dummy_hash(hashes: &[&str]) -> String {
             *counts.entry(cost).or_default() += 1;
         }
     }
-    let (m, t, p) = counts.into_iter().max_by_key(|(cost, count)| (*count, *cost)).map_or(COST, |(cost, _)| cost);
-    format!("$argon2id$v=19$m={m},t={t},p={p}$cmVjZ2F0ZWR1bW15c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+    let (m, t, p) =
+        counts.into_iter().max_by_key(|(cost, count)| (*count, *cost)).map_or(COST, |(cost, _)| cost);
+    format!(
+        "$argon2id$v=19$m={m},t={t},p={p}$cmVjZ2F0ZWR1bW15c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    )
 }
 
 /// Checks passwords off the runtime's threads, few at once.
@@ -174,7 +179,10 @@ mod tests {
         assert!(matches!(parse_password_hash(&other), Err(HashError::Algorithm(_))));
         let costly = dummy_hash(&[]).replace("m=19456", "m=1048576");
         assert!(matches!(parse_password_hash(&costly), Err(HashError::TooCostly(1_048_576, 2, 1))));
-        assert!(matches!(parse_password_hash("$argon2id$v=19$m=19456,t=2,p=1"), Err(HashError::Unreadable(_))));
+        assert!(matches!(
+            parse_password_hash("$argon2id$v=19$m=19456,t=2,p=1"),
+            Err(HashError::Unreadable(_))
+        ));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) fn tenant(users: Vec<User>) -> Tenant {
 }
 
 fn test_zone() -> TenantZone {
-    TenantZone
+    TenantZone::new(chrono_tz::Tz::UTC, Vec::new()).unwrap()
 }
 
 pub(crate) fn user(id: u32, name: Option<&str>) -> User {
@@ -52,9 +52,14 @@ async fn logins_are_the_tenant_or_tenant_slash_user() {
     let login = identity.check_password("acme", "secret").await.unwrap();
     assert_eq!((login.account().unwrap().tenant, login.account().unwrap().user), (1, 1));
     assert_eq!(identity.check_password("acme/anna", "secret").await.unwrap().account().unwrap().user, 2);
-    for (login, password) in
-        [("acme", "Secret"), ("acme/", "secret"), ("anna", "secret"), ("acme/nobody", ""), ("", ""), ("acme/bob", "x")]
-    {
+    for (login, password) in [
+        ("acme", "Secret"),
+        ("acme/", "secret"),
+        ("anna", "secret"),
+        ("acme/nobody", ""),
+        ("", ""),
+        ("acme/bob", "x"),
+    ] {
         let refused = identity.check_password(login, password).await.unwrap_err();
         assert_eq!(refused, LoginRefused::Wrong, "{login}");
     }
@@ -90,7 +95,10 @@ fn bad_users_are_named() {
     let mut anna = user(2, Some("anna"));
     anna.password_hash = Some("plain text".to_owned());
     let error = Identity::new(&[tenant(vec![anna.clone()])]).unwrap_err();
-    assert!(error.to_string().starts_with("user \"acme/anna\": password_hash: not a password hash"), "{error}");
+    assert!(
+        error.to_string().starts_with("user \"acme/anna\": password_hash: not a password hash"),
+        "{error}"
+    );
     anna.password_hash = None;
     anna.authorized_keys = vec!["ssh-ed25519 nonsense".to_owned()];
     let error = Identity::new(&[tenant(vec![anna])]).unwrap_err();

@@ -235,3 +235,128 @@ fn parse_date(digits: &str) -> Option<i32> {
     let day = digits.get(6..)?.parse().ok()?;
     NaiveDate::from_ymd_opt(year, month, day).map(|date| date.to_epoch_days())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_bounds_are_the_years_1970_to_9999() {
+        let last = UtcDay::from_number(LAST_DAY).unwrap();
+        assert_eq!(last.folder_name(), "S99991231");
+        assert_eq!(UtcDay::parse_folder("S99991231"), Some(last));
+        assert_eq!(UtcDay::default().folder_name(), "S19700101");
+        assert_eq!(UtcDay::from_number(LAST_DAY + 1), None);
+        assert_eq!(UtcDay::from_number(-1), None);
+        assert_eq!(UtcDay::parse_folder("S19691231"), None);
+        assert_eq!(UtcDay::from_unix_ms(-1), None);
+        assert_eq!(UtcDay::from_unix_ms(END_UNIX_S * 1000 - 1), Some(last));
+        assert_eq!(UtcDay::from_unix_ms(END_UNIX_S * 1000), None);
+        assert_eq!(UtcSecond::from_unix_ms(i64::MIN), None);
+        assert_eq!(UtcSecond::from_unix_ms(i64::MAX), None);
+        assert_eq!(LocalDay::from_number(-1).unwrap().index_name(), "I19691231.csv");
+        assert_eq!(LocalDay::parse_index_name("I19691231.csv"), LocalDay::from_number(-1));
+        assert_eq!(LocalDay::from_number(-2), None);
+        assert_eq!(LocalDay::from_number(LAST_DAY).unwrap().next(), None);
+        assert_eq!(LocalDay::from_date(NaiveDate::MAX), None);
+    }
+
+    #[test]
+    fn a_folder_has_three_indexes() {
+        let day = UtcDay::parse_folder("S20160606").unwrap();
+        assert_eq!(day.brief_index_name(), "I20160606.csv");
+        assert_eq!(day.full_index_name(), "I20160606_version2.csv");
+        assert_eq!(day.media_index_name(), "M20160606.csv");
+        assert_eq!(day.start_unix_s(), 1_465_171_200);
+    }
+
+    #[test]
+    fn other_spellings_are_no_days() {
+        for name in [
+            "",
+            "S",
+            "20160606",
+            "s20160606",
+            "S2016066",
+            "S020160606",
+            "S20160606 ",
+            " S20160606",
+            "S20160631",
+            "S20160600",
+            "S20161306",
+            "S20160006",
+            "S20150229",
+            "S00000101",
+            "S+2016606",
+            "S2016-6-6",
+            "S2016+606",
+            "S201606+6",
+            "S２0160606",
+            "S２０１６",
+            "I20160606",
+            "S20160606/",
+            "S20160606\0",
+        ] {
+            assert_eq!(UtcDay::parse_folder(name), None, "{name:?}");
+        }
+        for name in
+            ["I20160606", "I20160606.CSV", "I20160606_version2.csv", "M20160606.csv", "I2016060.csv", "I.csv"]
+        {
+            assert_eq!(LocalDay::parse_index_name(name), None, "{name:?}");
+        }
+        assert!(UtcDay::parse_folder("S20160229").is_some());
+    }
+
+    #[test]
+    fn seconds_are_truncated() {
+        let second = UtcSecond::from_unix_ms(1_621_014_436_999).unwrap();
+        assert_eq!(second.unix_s(), 1_621_014_436);
+        assert_eq!(UtcSecond::from_parts(second.day(), second.second_of_day()), Some(second));
+        assert_eq!(UtcSecond::from_parts(second.day(), 86_400), None);
+    }
+
+    #[test]
+    fn stored_numbers_are_checked() {
+        let day = UtcDay::from_number(16_958).unwrap();
+        assert_eq!(serde_json::to_string(&day).unwrap(), "16958");
+        assert_eq!(serde_json::from_str::<UtcDay>("16958").unwrap(), day);
+        assert!(serde_json::from_str::<UtcDay>("-1").is_err());
+        assert!(serde_json::from_str::<LocalDay>("-2").is_err());
+        assert!(serde_json::from_str::<UtcSecond>("253402300800").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn days_and_names_are_one_to_one(number in -1..=LAST_DAY) {
+            let local = LocalDay::from_number(number).unwrap();
+            prop_assert_eq!(LocalDay::parse_index_name(&local.index_name()), Some(local));
+            prop_assert_eq!(LocalDay::from_date(local.date()), Some(local));
+            if let Some(day) = UtcDay::from_number(number) {
+                prop_assert_eq!(UtcDay::parse_folder(&day.folder_name()), Some(day));
+                prop_assert_eq!(UtcDay::from_unix_ms(day.start_unix_s() * 1000), Some(day));
+                prop_assert_eq!(day.to_string(), local.to_string());
+            }
+        }
+
+        #[test]
+        fn what_parses_is_spelled_alike(name in "[SI]?[0-9+ ]{6,10}(\\.csv)?") {
+            if let Some(day) = UtcDay::parse_folder(&name) {
+                prop_assert_eq!(day.folder_name(), name.clone());
+            }
+            if let Some(day) = LocalDay::parse_index_name(&name) {
+                prop_assert_eq!(day.index_name(), name);
+            }
+        }
+
+        #[test]
+        fn a_second_has_one_day(unix_s in 0..END_UNIX_S) {
+            let second = UtcSecond::from_unix_s(unix_s).unwrap();
+            prop_assert_eq!(second.day().start_unix_s() + i64::from(second.second_of_day()), unix_s);
+            prop_assert_eq!(UtcSecond::from_parts(second.day(), second.second_of_day()), Some(second));
+        }
+    }
+}

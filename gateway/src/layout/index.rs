@@ -218,3 +218,261 @@ fn utc(unix_s: i64) -> NaiveDateTime {
 fn time(time: NaiveDateTime) -> String {
     time.format("%Y-%m-%d %H:%M:%S").to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use chrono_tz::Tz;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KINDS: [IndexKind; 4] = [IndexKind::Root, IndexKind::Brief, IndexKind::Full, IndexKind::Media];
+
+    fn los_angeles() -> TenantZone {
+        TenantZone::new(Tz::America__Los_Angeles, vec![]).unwrap()
+    }
+
+    fn written(kind: IndexKind, row: &IndexRow) -> Vec<u8> {
+        let mut out = Vec::new();
+        append_row(kind, row, &los_angeles(), &mut out);
+        out
+    }
+
+    /// The cells of the only row, as a CSV reader sees them.
+    fn read(bytes: &[u8]) -> Vec<String> {
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(bytes);
+        let rows: Vec<_> = reader.records().collect::<Result<_, _>>().unwrap();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows[0].iter().map(str::to_owned).collect()
+    }
+
+    fn sample() -> IndexRow {
+        IndexRow {
+            call_type: "direct_agent_access".into(),
+            start_utc_s: 1_465_259_400,
+            stop_utc_s: 1_465_259_461,
+            agent_name: "Doe, \"Jo\"".into(),
+            customer_number: "+12025553989".into(),
+            phone_channel: "12025550100".into(),
+            called_number: "12025550101".into(),
+            case_id: "4711".into(),
+            duration_s: Some(61),
+            file_name: "R201606070030000000.wav".into(),
+            folder: UtcDay::parse_folder("S20160607").unwrap(),
+            account: "A1".into(),
+            queue: "inbound".into(),
+            queue_name: "Sales".into(),
+            transaction_id: "10733".into(),
+            external_variable_1: "one".into(),
+            external_variable_2: "a;b".into(),
+            outdial_code: "out".into(),
+            wrap_up_code: "done".into(),
+        }
+    }
+
+    #[test]
+    fn headers_are_spelled_as_their_readers_expect() {
+        let text = |kind| String::from_utf8(header(kind)).unwrap();
+        assert_eq!(
+            text(IndexKind::Root),
+            "CALL TYPE,START TIME,STOP TIME,AGENT NAME,CUSTOMER NUMBER,PHONE CHANNEL,CALLED NUMBER,CASEID,DURATION,\
+             FILENAME,DIRECTORY,ACCOUNT,START TIME UTC,STOP TIME UTC,QUEUE,QUEUE NAME,TRANSACTION ID,\
+             EXTERNAL VARIABLE 1,EXTERNAL VARIABLE 2,OUTDIAL CODE,WRAP UP CODE\r\n"
+        );
+        assert_eq!(
+            text(IndexKind::Brief),
+            "CALL TYPE,START TIME,STOP TIME,AGENT NAME,CUSTOMER NUMBER,PHONE CHANNEL,CALLED NUMBER,CASEID,DURATION,\
+             FILENAME,DIRECTORY,ACCOUNT\r\n"
+        );
+        assert_eq!(
+            text(IndexKind::Full),
+            "CALL TYPE,START TIME,STOP TIME,AGENT NAME,CUSTOMER NUMBER,PHONE CHANNEL,CALLED NUMBER,CASEID,DURATION,\
+             FILENAME,DIRECTORY,ACCOUNT NUMBER,START TIME UTC,STOP TIME UTC,QUEUE,QUEUE NAME,TRANS ID,EXT VAR1,\
+             EXT VAR2,OUT DIAL CODE,WRAP UP CODE\r\n"
+        );
+        assert_eq!(text(IndexKind::Media), text(IndexKind::Full));
+    }
+
+    #[test]
+    fn a_row_has_every_column() {
+        let line = "Direct Agent Access,2016-06-06 17:30:00,2016-06-06 17:31:01,\"Doe, \"\"Jo\"\"\",+12025553989,\
+                    12025550100,12025550101,4711,61,R201606070030000000.wav,S20160607,A1";
+        let rest = ",2016-06-07 00:30:00,2016-06-07 00:31:01,inbound,Sales,10733,one,a;b,out,done";
+        assert_eq!(written(IndexKind::Brief, &sample()), format!("{line}\r\n").into_bytes());
+        for kind in [IndexKind::Root, IndexKind::Full, IndexKind::Media] {
+            assert_eq!(written(kind, &sample()), format!("{line}{rest}\r\n").into_bytes());
+        }
+    }
+
+    #[test]
+    fn rows_are_appended() {
+        let mut out = header(IndexKind::Root);
+        append_row(IndexKind::Root, &sample(), &los_angeles(), &mut out);
+        append_row(IndexKind::Root, &sample(), &los_angeles(), &mut out);
+        assert_eq!(out, [header(IndexKind::Root), written(IndexKind::Root, &sample()).repeat(2)].concat());
+    }
+
+    #[test]
+    fn call_types_are_spelled_as_8x8_does() {
+        for (fact, cell) in [
+            ("inbound", "Inbound"),
+            ("outbound", "Outbound"),
+            ("", ""),
+            ("Monitor", "Monitor"),
+            ("INBOUND", "INBOUND"),
+        ] {
+            let row = IndexRow { call_type: fact.into(), ..IndexRow::default() };
+            assert_eq!(read(&written(IndexKind::Brief, &row))[0], cell);
+        }
+    }
+
+    #[test]
+    fn times_are_never_empty() {
+        for (start, utc, local) in [
+            (0, "1970-01-01 00:00:00", "1969-12-31 16:00:00"),
+            (i64::MIN, "1970-01-01 00:00:00", "1969-12-31 16:00:00"),
+            (i64::MAX, "9999-12-31 23:59:59", "9999-12-31 15:59:59"),
+        ] {
+            let row = IndexRow { start_utc_s: start, ..IndexRow::default() };
+            let cells = read(&written(IndexKind::Full, &row));
+            assert_eq!((cells[12].as_str(), cells[1].as_str()), (utc, local));
+        }
+        let mut out = Vec::new();
+        let tokyo = TenantZone::new(Tz::Asia__Tokyo, vec![]).unwrap();
+        let row = IndexRow { start_utc_s: i64::MAX, ..IndexRow::default() };
+        append_row(IndexKind::Full, &row, &tokyo, &mut out);
+        assert_eq!(read(&out)[1], "9999-12-31 23:59:59");
+    }
+
+    #[test]
+    fn integers_are_digits_or_empty() {
+        for (case_id, cell) in [
+            ("0042", "0042"),
+            ("", ""),
+            ("+1", ""),
+            ("4 2", ""),
+            ("-1", ""),
+            ("1e3", ""),
+            ("٤", ""),
+            ("12a", ""),
+        ] {
+            let row = IndexRow { case_id: case_id.into(), ..IndexRow::default() };
+            let cells = read(&written(IndexKind::Full, &row));
+            assert_eq!((cells[7].as_str(), cells[8].as_str()), (cell, ""), "{case_id:?}");
+        }
+        let row = IndexRow { duration_s: Some(0), ..IndexRow::default() };
+        assert_eq!(read(&written(IndexKind::Full, &row))[8], "0");
+    }
+
+    #[test]
+    fn formulas_are_guarded_and_telephone_numbers_stay() {
+        for (text, cell) in [
+            ("=1+1", "'=1+1"),
+            ("+1+1", "'+1+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "' =1"),
+            ("\r=1", "' =1"),
+            ("\n=1", "' =1"),
+            ("+12025553989", "+12025553989"),
+            ("+123456789012345", "+123456789012345"),
+            ("+1234567890123456", "'+1234567890123456"),
+            ("+", "'+"),
+            ("+1 202", "'+1 202"),
+            ("+１", "'+１"),
+            ("'=1", "'=1"),
+            ("a=1", "a=1"),
+            (" =1", " =1"),
+            ("one\ntwo\u{2028}\u{0}\u{85}.", "one two   ."),
+            ("Zoë 東京 🎧", "Zoë 東京 🎧"),
+        ] {
+            let row = IndexRow { agent_name: text.into(), ..IndexRow::default() };
+            assert_eq!(read(&written(IndexKind::Brief, &row))[3], cell, "{text:?}");
+        }
+    }
+
+    /// Texts full of what is special to CSV readers and spreadsheets.
+    fn any_text() -> impl Strategy<Value = String> {
+        prop_oneof!["[=+@,;\"'\t\r\n\u{0}\u{2028}a1 -]{0,8}", "\\+[0-9]{0,17}", any::<String>()]
+    }
+
+    /// What a cell must read as, by its rules one after the other.
+    fn expected(text: &str) -> String {
+        let telephone = text.len() >= 2
+            && text.len() <= 16
+            && text.starts_with('+')
+            && text[1..].chars().all(|c| c.is_ascii_digit());
+        let starts = |set: &[char]| text.starts_with(set);
+        let guarded = (starts(&['=', '+', '-', '@'])
+            || text.starts_with(char::is_control)
+            || starts(&['\u{2028}', '\u{2029}']))
+            && !telephone;
+        let line: String = text
+            .chars()
+            .map(|c| if c.is_control() || "\u{2028}\u{2029}".contains(c) { ' ' } else { c })
+            .collect();
+        if guarded { format!("'{line}") } else { line }
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_reads_back_as_it_was_given(
+            texts in proptest::collection::vec(any_text(), 14),
+            times in (0..253_402_214_400_i64, 0..253_402_214_400_i64),
+            duration_s in any::<Option<u64>>(),
+            kind in proptest::sample::select(KINDS.as_slice()),
+        ) {
+            let row = IndexRow {
+                call_type: texts[0].clone(),
+                start_utc_s: times.0,
+                stop_utc_s: times.1,
+                agent_name: texts[1].clone(),
+                customer_number: texts[2].clone(),
+                phone_channel: texts[3].clone(),
+                called_number: texts[4].clone(),
+                case_id: texts[5].clone(),
+                duration_s,
+                file_name: "R20160606000117.wav".into(),
+                folder: UtcDay::default(),
+                account: texts[6].clone(),
+                queue: texts[7].clone(),
+                queue_name: texts[8].clone(),
+                transaction_id: texts[9].clone(),
+                external_variable_1: texts[10].clone(),
+                external_variable_2: texts[11].clone(),
+                outdial_code: texts[12].clone(),
+                wrap_up_code: texts[13].clone(),
+            };
+            let bytes = written(kind, &row);
+            // One line, whatever splits it.
+            let line = std::str::from_utf8(&bytes).unwrap().strip_suffix("\r\n").unwrap();
+            let splits = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+            prop_assert!(!line.contains(splits));
+
+            let cells = read(&bytes);
+            prop_assert_eq!(cells.len(), if kind == IndexKind::Brief { 12 } else { 21 });
+            let written = [(0, 0), (3, 1), (4, 2), (5, 3), (6, 4), (11, 6), (14, 7), (15, 8), (16, 9), (17, 10),
+                (18, 11), (19, 12), (20, 13)];
+            for (column, text) in written {
+                if let Some(cell) = cells.get(column) {
+                    prop_assert_eq!(cell, &expected(&texts[text]), "column {}", column);
+                    let spared = cell.strip_prefix('+').is_some_and(|digits| is_digits(digits) && digits.len() <= 15);
+                    prop_assert!(spared || !cell.starts_with(['=', '+', '-', '@', '\t', '\r']));
+                }
+            }
+            prop_assert!(cells[7].is_empty() || cells[7] == texts[5]);
+            prop_assert!(cells[7].bytes().all(|byte| byte.is_ascii_digit()));
+            prop_assert_eq!(cells[8].parse::<u64>().ok(), duration_s);
+            prop_assert_eq!(cells[9].as_str(), "R20160606000117.wav");
+            prop_assert_eq!(cells[10].as_str(), "S19700101");
+            if kind != IndexKind::Brief {
+                for (column, unix_s) in [(12, times.0), (13, times.1)] {
+                    let read = NaiveDateTime::parse_from_str(&cells[column], "%Y-%m-%d %H:%M:%S").unwrap();
+                    prop_assert_eq!(read.and_utc().timestamp(), unix_s);
+                }
+            }
+        }
+    }
+}

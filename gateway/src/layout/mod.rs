@@ -12,6 +12,9 @@ mod index;
 mod name;
 mod zone;
 
+#[cfg(test)]
+mod vectors;
+
 pub use day::{LocalDay, UtcDay, UtcSecond};
 pub use index::{IndexKind, IndexRow, append_row, header};
 pub use name::{Extension, ExtensionError, NameForm, RecordingName};

@@ -176,3 +176,164 @@ impl From<Extension> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a file name's extension must be one to eight of a to z and 0 to 9")]
 pub struct ExtensionError;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use NameForm::{Long, Short};
+
+    fn name(sequence: u32) -> RecordingName {
+        // 2016-06-06T00:01:17Z
+        let second = UtcSecond::from_unix_s(1_465_171_277).unwrap();
+        RecordingName { second, sequence, extension: Extension::WAV }
+    }
+
+    #[test]
+    fn the_sequence_grows_past_four_digits() {
+        for (sequence, text) in [
+            (0, "R201606060001170000.wav"),
+            (1, "R201606060001170001.wav"),
+            (9_999, "R201606060001179999.wav"),
+            (10_000, "R2016060600011710000.wav"),
+            (u32::MAX, "R201606060001174294967295.wav"),
+        ] {
+            assert_eq!(name(sequence).text(Long), text);
+            for form in [Long, Short] {
+                assert_eq!(RecordingName::parse(text, form), Some(name(sequence)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_short_form_leaves_out_sequence_zero_alone() {
+        assert_eq!(name(0).text(Short), "R20160606000117.wav");
+        assert_eq!(name(1).text(Short), "R201606060001170001.wav");
+        for form in [Long, Short] {
+            assert_eq!(RecordingName::parse("R20160606000117.wav", form), Some(name(0)));
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_no_names() {
+        for text in [
+            "",
+            "R",
+            "R.wav",
+            ".wav",
+            "R20160606000117",
+            "R20160606000117.",
+            "R20160606000117.WAV",
+            "r20160606000117.wav",
+            "O20160606000117.wav",
+            "R2016060600011.wav",
+            "R201606060001170.wav",
+            "R2016060600011700.wav",
+            "R20160606000117000.wav",
+            "R2016060600011700000.wav",
+            "R2016060600011700001.wav",
+            "R201606060001174294967296.wav",
+            "R2016060600011799999999999999999999.wav",
+            "R20160606240000.wav",
+            "R20160606006000.wav",
+            "R20160606235960.wav",
+            "R20160631000000.wav",
+            "R19691231235959.wav",
+            "R20160606000117.wav.wav",
+            "R20160606000117..wav",
+            "R20160606000117.wav ",
+            "R20160606000117+001.wav",
+            "R20160606 00117.wav",
+            "R2016060600011７.wav",
+            "R20160606000117.w/v",
+            "R20160606000117.abcdefghi",
+            "R20160606+0+0+1.wav",
+            "RR20160606000117.wav",
+            "R2016060600011é.wav",
+        ] {
+            for form in [Long, Short] {
+                assert_eq!(RecordingName::parse(text, form), None, "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn media_types_have_extensions() {
+        for (media_type, extension) in [
+            ("audio/wav", "wav"),
+            ("audio/x-wav", "wav"),
+            ("audio/wave", "wav"),
+            ("audio/vnd.wave; codec=1", "wav"),
+            ("Audio/WAV ;charset=x", "wav"),
+            ("video/webm", "webm"),
+            ("audio/webm;codecs=opus", "webm"),
+            ("video/mp4", "mp4"),
+            ("audio/mp4", "mp4"),
+            ("audio/ogg", "ogg"),
+            ("audio/opus", "ogg"),
+            ("audio/mpeg", "mp3"),
+            ("application/json", "json"),
+        ] {
+            assert_eq!(Extension::from_media_type(media_type).unwrap().as_str(), extension, "{media_type}");
+        }
+        for unknown in ["", ";", "audio", "audio/", "audio/wavx", "text/html", "application/octet-stream"] {
+            assert_eq!(Extension::from_media_type(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn extensions_are_checked() {
+        assert_eq!(Extension::parse("wav"), Ok(Extension::WAV));
+        assert!(Extension::WAV.is_wav() && !Extension::parse("wav1").unwrap().is_wav());
+        assert_eq!(Extension::parse("abcdefg8").unwrap().as_str(), "abcdefg8");
+        for text in ["", "WAV", ".wav", "abcdefghi", "w v", "w\0", "é", "../x"] {
+            assert_eq!(Extension::parse(text), Err(ExtensionError), "{text:?}");
+            assert!(serde_json::from_str::<Extension>(&serde_json::to_string(text).unwrap()).is_err());
+        }
+        assert_eq!(serde_json::to_string(&Extension::WAV).unwrap(), "\"wav\"");
+        assert_eq!(serde_json::from_str::<Extension>("\"wav\"").unwrap(), Extension::WAV);
+    }
+
+    fn any_name() -> impl Strategy<Value = RecordingName> {
+        let sequence = prop_oneof![0..3_u32, 9_990..10_010_u32, any::<u32>()];
+        (0..253_402_300_800_i64, sequence, "[a-z0-9]{1,8}").prop_map(|(unix_s, sequence, extension)| {
+            RecordingName {
+                second: UtcSecond::from_unix_s(unix_s).unwrap(),
+                sequence,
+                extension: Extension::parse(&extension).unwrap(),
+            }
+        })
+    }
+
+    fn any_form() -> impl Strategy<Value = NameForm> {
+        prop_oneof![Just(Long), Just(Short)]
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_reads_back_in_every_form(name in any_name(), shown in any_form(), read in any_form()) {
+            prop_assert_eq!(RecordingName::parse(&name.text(shown), read), Some(name));
+        }
+
+        #[test]
+        fn names_that_differ_are_spelled_apart(one in any_name(), other in any_name(), form in any_form()) {
+            prop_assert_eq!(one == other, one.text(form) == other.text(form));
+        }
+
+        #[test]
+        fn what_parses_is_spelled_alike(text in "R?(1[0-9]|20)[0-9]{2}[01][0-9]{9}[0-9]{0,12}\\.[a-zA-Z0-9]{1,9}") {
+            if let Some(name) = RecordingName::parse(&text, Long) {
+                prop_assert!(name.text(Long) == text || (name.sequence == 0 && name.text(Short) == text));
+            }
+        }
+
+        #[test]
+        fn any_text_has_a_verdict(text in "\\PC*", form in any_form()) {
+            RecordingName::parse(&text, form);
+            Extension::from_media_type(&text);
+        }
+    }
+}

@@ -2,12 +2,32 @@
 //!
 //! Above this module nobody knows what a plugin is: the catalog and the vfs see [`MediaSource`].
 
+mod check;
+mod convert;
+mod elf;
+mod error;
+mod host;
+mod instance;
+mod library;
+mod plugin;
+mod pool;
+mod scan;
+mod slot;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use recgate_plugin_api::{Capabilities, Error, Health, Item, Media, ScanEnd};
+use recgate_plugin_api::{Capabilities, Error, ErrorCode, Health, Item, Media, ScanEnd};
 use tokio::sync::mpsc;
+
+pub use self::{
+    error::LoadError,
+    instance::Instance,
+    library::{Found, PluginInfo, Plugins, Trust},
+    plugin::{CallLimits, Plugin},
+    slot::Slot,
+};
 
 /// A failed call of a source.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -17,6 +37,14 @@ pub struct SourceError {
     pub source_name: Arc<str>,
     /// What the plugin, or the host on its behalf, reports.
     pub error: Error,
+}
+
+impl SourceError {
+    /// A read that ended before the medium's size: its bytes are not those that were promised.
+    pub fn short_read(source_name: &str, id: &str, offset: u64, wanted: usize, got: usize) -> Self {
+        let message = format!("{id:?} ends early: {wanted} bytes were asked for at {offset}, {got} came");
+        Self { source_name: source_name.into(), error: Error::new(ErrorCode::Corrupt, message) }
+    }
 }
 
 /// Where a scan begins; the owned form of [`recgate_plugin_api::ScanFrom`].
@@ -39,7 +67,7 @@ pub trait MediaSource: Send + Sync {
     fn status(&self) -> SourceStatus;
     /// Asks the plugin how its storage is.
     async fn health(&self) -> Result<Health, SourceError>;
-    /// One call of the plugin's scan. Items arrive checked, in batches; a full channel slows the plugin down.
+    /// One call of the plugin's scan; a second one waits for the first to end. Items arrive checked, in batches; a full channel slows the plugin down.
     async fn scan(&self, from: ScanStart, items: mpsc::Sender<Vec<Item>>) -> Result<ScanEnd, SourceError>;
     /// One medium as it is now.
     async fn stat(&self, id: &str, version: Option<&str>) -> Result<Media, SourceError>;
@@ -50,7 +78,10 @@ pub trait MediaSource: Send + Sync {
 /// An open medium. Dropping it closes it, without waiting.
 #[async_trait]
 pub trait OpenMedia: Send + Sync {
-    /// Reads `len` bytes at `offset`; fewer only at the end of the medium.
+    /// Reads `len` bytes at `offset`, at most 64 MiB; fewer only at the end of the medium.
+    ///
+    /// Only the caller knows where that should be: one who gets fewer bytes than the medium's size promises must not
+    /// pass them on, and reports [`SourceError::short_read`].
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, SourceError>;
 }
 

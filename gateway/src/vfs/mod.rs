@@ -11,8 +11,14 @@ use bytes::BytesMut;
 use crate::identity::Account;
 
 mod path;
+mod reader;
+mod refusals;
+mod tree;
 
 pub use path::{PathError, VPath};
+pub use reader::MediaReader;
+pub use refusals::read_refusal;
+pub use tree::{Mounted, Vfs};
 
 /// What a client may know of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

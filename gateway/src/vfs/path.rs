@@ -72,3 +72,55 @@ impl fmt::Display for VPath {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(base: &str, text: &str) -> String {
+        let base = VPath::parse(&VPath::root(), base.as_bytes()).unwrap();
+        VPath::parse(&base, text.as_bytes()).unwrap().to_string()
+    }
+
+    #[test]
+    fn spellings_of_a_path() {
+        assert_eq!(parse("/", ""), "/");
+        assert_eq!(parse("/S20160606", ""), "/S20160606");
+        assert_eq!(parse("/S20160606", "../Index/./I20160606.csv"), "/Index/I20160606.csv");
+        assert_eq!(parse("/a/b", "//x///y/"), "/x/y");
+        assert_eq!(parse("/a", "../../../../etc"), "/etc");
+        assert_eq!(parse("/", "..."), "/...");
+    }
+
+    #[test]
+    fn what_is_no_path() {
+        let parse = |text: &[u8]| VPath::parse(&VPath::root(), text);
+        assert_eq!(parse(b"a\nb"), Err(PathError::ControlCharacter));
+        assert_eq!(parse(b"a\0"), Err(PathError::ControlCharacter));
+        assert_eq!(parse("a\u{85}".as_bytes()), Err(PathError::ControlCharacter));
+        assert_eq!(parse(b"\xff"), Err(PathError::NotUtf8));
+        assert_eq!(parse(&[b'a'; VPath::MAX_BYTES + 1]), Err(PathError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_absolute_and_normal(base in "(/?(\\.{0,3}|[a-c]{0,2})){0,6}", text in "(/?(\\.{0,3}|[a-c]{0,2})){0,8}") {
+            let base = VPath::parse(&VPath::root(), base.as_bytes()).unwrap();
+            let path = VPath::parse(&base, text.as_bytes()).unwrap();
+            for segment in path.segments() {
+                prop_assert!(!matches!(segment.as_str(), "" | "." | "..") && !segment.contains('/'));
+            }
+            // Its own spelling means the same from anywhere.
+            prop_assert_eq!(VPath::parse(&base, path.to_string().as_bytes()).unwrap(), path);
+        }
+
+        #[test]
+        fn bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = VPath::parse(&VPath::root(), &bytes);
+        }
+    }
+}

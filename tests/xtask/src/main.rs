@@ -1,2 +1,126 @@
-//! x
-fn main() {}
+//! What is done to the workspace: `cargo xtask demo | test | bench`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
+
+mod machine;
+
+use std::{
+    env,
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+Commands:
+  demo [ARG…]   Build the release, then run `recgate demo ARG…`: two tenants with recordings, served over SFTP
+  test [ARG…]   Install what the tests need, build the release, run every test (ARG… goes to `cargo test`)
+  bench [ARG…]  Measure the SFTP door beside OpenSSH's (--pairs N, --size MIB)
+
+Environment:
+  RECGATE_BIN   Drive this executable in tests and benchmarks; its folder holds the plugins. Nothing is built then";
+
+/// What the tests run besides Rust: an executable or a file, and the Debian package that has it.
+const TEST_NEEDS: &[machine::Need] = &[
+    machine::Need::program("sftp", "openssh-client"),
+    machine::Need::program("ssh-keygen", "openssh-client"),
+    machine::Need::program("lftp", "lftp"),
+    machine::Need::folder("/usr/share/asterisk/sounds/en_US_f_Allison", "asterisk-core-sounds-en-wav"),
+    machine::Need::folder("/usr/share/asterisk/moh", "asterisk-moh-opsound-wav"),
+];
+
+/// What the benchmark runs besides Rust.
+const BENCH_NEEDS: &[machine::Need] = &[
+    machine::Need::program("sftp", "openssh-client"),
+    machine::Need::program("ssh-keygen", "openssh-client"),
+    machine::Need::program("sshd", "openssh-server"),
+    machine::Need::program("taskset", "util-linux"),
+];
+
+fn main() -> ExitCode {
+    let mut args = env::args_os().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<OsString> = args.collect();
+    let done = match command.to_str() {
+        Some("demo") => demo(&rest),
+        Some("test") => test(&rest),
+        Some("bench") => bench(&rest),
+        Some("help" | "--help" | "-h") => {
+            println!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!("{HELP}");
+            Ok(ExitCode::from(2))
+        }
+    };
+    done.unwrap_or_else(|message| {
+        eprintln!("xtask: {message}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Replaces itself with the demo, so that signals and the exit code are the demo's own.
+fn demo(args: &[OsString]) -> Result<ExitCode, String> {
+    run(cargo().args(["build", "--release"]))?;
+    let recgate = target_folder().join("release/recgate");
+    let error = Command::new(&recgate).arg("demo").args(args).exec();
+    Err(format!("{}: {error}", recgate.display()))
+}
+
+fn test(args: &[OsString]) -> Result<ExitCode, String> {
+    machine::provide(TEST_NEEDS)?;
+    let recgate = release()?;
+    run(cargo().args(["test", "--workspace"]).args(args).env("RECGATE_BIN", recgate))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench(args: &[OsString]) -> Result<ExitCode, String> {
+    machine::provide(BENCH_NEEDS)?;
+    let recgate = release()?;
+    // It only starts the programs that are measured: its own speed doesn't matter.
+    let mut bench = cargo();
+    bench.args(["run", "--quiet", "--package", "recgate-e2e", "--bin", "bench", "--"]);
+    run(bench.args(args).env("RECGATE_BIN", recgate))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds what is tested: the daemon, its plugins, and the plugins that misbehave. Says where the daemon is.
+fn release() -> Result<PathBuf, String> {
+    if let Some(given) = env::var_os("RECGATE_BIN") {
+        let given = PathBuf::from(given);
+        return given.canonicalize().map_err(|error| format!("RECGATE_BIN, {}: {error}", given.display()));
+    }
+    // One build, so that what the packages share is built once: all but the tests themselves.
+    run(cargo().args(["build", "--release", "--workspace"]).args([
+        "--exclude",
+        "xtask",
+        "--exclude",
+        "recgate-e2e",
+    ]))?;
+    Ok(target_folder().join("release/recgate"))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    println!("xtask: {}", machine::shown(command));
+    let status = command.status().map_err(|error| format!("{}: {error}", machine::shown(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{}: {status}", machine::shown(command))) }
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
+fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
+}

@@ -131,11 +131,12 @@ fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
              mkdir -p {login} && sshfs -o {known} -p {port} {login}@{url_host}:/ {login}\n\n"
         ));
     }
-    text.push_str(
+    text.push_str(&format!(
         "Index/ has a CSV file for each finished day of the tenant's clock; it opens in any spreadsheet. A row's DIRECTORY\n\
-         and FILENAME say where its recording is. In sftp: `ls Index`, `get Index/I20260606.csv`, `get -r S20260606`.\n\
-         The manager also sees Orphans/.\n",
-    );
+         and FILENAME say where its recording is. In sftp: `ls`, `get -r Index`, and `get -r` of any\n\
+         folder. `recgate status --data-dir {}` says how the gateway is.\n",
+        dir.join("data").display()
+    ));
     text.push_str(&format!("The demo lies in {}. Ctrl-C ends it.", dir.display()));
     text
 }

@@ -1,43 +1,31 @@
 //! What the command line asks of the plugin host.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Serialize;
+use crate::{
+    config::Config,
+    sources::{Plugins, Trust},
+};
 
-use crate::config::Config;
-
-/// A file in a plugin folder.
-#[derive(Debug, Clone, Serialize)]
-pub(in crate::cli) struct Found {
-    pub file: PathBuf,
-    pub name: Option<String>,
-    pub version: Option<String>,
-    pub abi: Option<String>,
-    /// Why the gateway wouldn't load it.
-    pub refused: Option<String>,
-}
-
-/// A plugin that was loaded to look at it.
-#[derive(Debug, Clone, Serialize)]
-pub(in crate::cli) struct Inspection {
-    #[serde(flatten)]
-    pub plugin: Found,
-    pub licence: String,
-    pub sha256: String,
-    pub schema: serde_json::Value,
-}
-
-/// The plugins beside the executable and in these folders.
-pub(in crate::cli) fn list(_dirs: &[PathBuf]) -> Result<Vec<Found>, String> {
-    Err("the plugin host is not there yet".to_owned())
-}
-
-/// Loads one plugin, trusted because the operator names it.
-pub(in crate::cli) fn inspect(_file: &Path) -> Result<Inspection, String> {
-    Err("the plugin host is not there yet".to_owned())
+/// The plugins beside the executable, and those in other folders.
+pub(in crate::cli) fn plugins(dirs: Vec<PathBuf>) -> Plugins {
+    let executable = std::env::current_exe().ok();
+    Plugins::new(executable.and_then(|path| path.parent().map(PathBuf::from)), dirs)
 }
 
 /// Loads each source's plugin and checks the settings: tenant, source, and what is wrong.
-pub(in crate::cli) fn check_sources(_config: &Config) -> Vec<(String, String, String)> {
-    Vec::new()
+pub(in crate::cli) fn check_sources(config: &Config) -> Vec<(String, String, String)> {
+    let plugins = plugins(config.plugin_dirs.clone());
+    let mut problems = Vec::new();
+    for tenant in &config.tenants {
+        for source in &tenant.sources {
+            let trust = Trust { in_process: source.in_process, sha256: source.sha256 };
+            let wrong = match plugins.load(&source.plugin, trust) {
+                Ok(plugin) => plugin.check_settings(&source.settings),
+                Err(error) => vec![error.to_string()],
+            };
+            problems.extend(wrong.into_iter().map(|wrong| (tenant.name.clone(), source.name.clone(), wrong)));
+        }
+    }
+    problems
 }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use super::{ConfigArgument, Failure, Output, output::columns};
+use crate::sources::PluginInfo;
 
 pub(super) mod host;
 
@@ -32,6 +35,16 @@ pub(super) struct InspectArguments {
     json: bool,
 }
 
+/// A file in a plugin folder: what it is, or why the gateway wouldn't load it.
+#[derive(Debug, Serialize)]
+struct Listed {
+    file: PathBuf,
+    /// It lies beside the executable.
+    own: bool,
+    info: Option<PluginInfo>,
+    refused: Option<String>,
+}
+
 pub(super) fn run(command: Subcommands, output: &mut Output<'_>) -> Result<(), Failure> {
     match command {
         Subcommands::List(arguments) => list(&arguments, output),
@@ -46,42 +59,49 @@ fn list(arguments: &ListArguments, output: &mut Output<'_>) -> Result<(), Failur
     } else {
         arguments.config.load()?.plugin_dirs
     };
-    let found = host::list(&dirs).map_err(Failure::failed)?;
+    let mut found = Vec::new();
+    for plugin in host::plugins(dirs).list() {
+        found.push(match plugin.result {
+            Ok(info) => Listed { file: plugin.path, own: plugin.own, info: Some(info), refused: None },
+            Err(error) => {
+                Listed { file: plugin.path, own: plugin.own, info: None, refused: Some(error.to_string()) }
+            }
+        });
+    }
     if arguments.json {
         return output.json(&found);
     }
     let mut rows = vec![["PLUGIN", "VERSION", "ABI", "FILE"].map(str::to_owned).to_vec()];
     for plugin in &found {
-        rows.push(vec![
-            plugin.name.clone().unwrap_or_else(|| "-".to_owned()),
-            plugin.version.clone().unwrap_or_else(|| "-".to_owned()),
-            plugin.abi.clone().unwrap_or_else(|| "-".to_owned()),
-            plugin.file.display().to_string(),
-        ]);
+        if let Some(info) = &plugin.info {
+            let abi = format!("{}.{}", info.abi.0, info.abi.1);
+            rows.push(vec![info.name.clone(), info.version.clone(), abi, plugin.file.display().to_string()]);
+        }
     }
     for line in columns(&rows) {
         output.line(line)?;
     }
     for plugin in &found {
         if let Some(refused) = &plugin.refused {
-            output.line(format!("{} is refused: {refused}", plugin.file.display()))?;
+            output.line(format!("refused: {refused}"))?;
         }
     }
     Ok(())
 }
 
 fn inspect(arguments: &InspectArguments, output: &mut Output<'_>) -> Result<(), Failure> {
-    let plugin = host::inspect(&arguments.file).map_err(Failure::failed)?;
+    let file = std::path::absolute(&arguments.file).map_err(Failure::failed)?;
+    let info = host::plugins(Vec::new()).inspect(&file).map_err(Failure::failed)?;
     if arguments.json {
-        return output.json(&plugin);
+        return output.json(&info);
     }
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    output.line(format!("file     {}", plugin.plugin.file.display()))?;
-    output.line(format!("sha256   {}", plugin.sha256))?;
-    output.line(format!("name     {}", text(&plugin.plugin.name)))?;
-    output.line(format!("version  {}", text(&plugin.plugin.version)))?;
-    output.line(format!("licence  {}", plugin.licence))?;
-    output.line(format!("abi      {}", text(&plugin.plugin.abi)))?;
+    let sha256: String = info.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    output.line(format!("file     {} ({} bytes)", info.path.display(), info.size))?;
+    output.line(format!("sha256   {sha256}"))?;
+    output.line(format!("name     {}", info.name))?;
+    output.line(format!("version  {}", info.version))?;
+    output.line(format!("licence  {}", info.licence))?;
+    output.line(format!("abi      {}.{}", info.abi.0, info.abi.1))?;
     output.line("settings (JSON Schema):")?;
-    output.json(&plugin.schema)
+    output.json(&info.schema)
 }

@@ -99,12 +99,42 @@ impl SessionLog {
         let (reason, detail) = (&*refusal.client, &refusal.detail);
         match kind {
             RefusalKind::NotFound => {
-                tracing::debug!(door = self.door, session, login, operation, path, ?kind, reason, detail, "refused");
+                tracing::debug!(
+                    door = self.door,
+                    session,
+                    login,
+                    operation,
+                    path,
+                    ?kind,
+                    reason,
+                    detail,
+                    "refused"
+                );
             }
             RefusalKind::Internal => {
-                tracing::error!(door = self.door, session, login, operation, path, ?kind, reason, detail, "refused");
+                tracing::error!(
+                    door = self.door,
+                    session,
+                    login,
+                    operation,
+                    path,
+                    ?kind,
+                    reason,
+                    detail,
+                    "refused"
+                );
             }
-            _ => tracing::info!(door = self.door, session, login, operation, path, ?kind, reason, detail, "refused"),
+            _ => tracing::info!(
+                door = self.door,
+                session,
+                login,
+                operation,
+                path,
+                ?kind,
+                reason,
+                detail,
+                "refused"
+            ),
         }
     }
 
@@ -112,7 +142,8 @@ impl SessionLog {
     pub fn closed(&self, reason: &str) {
         let (session, peer, login) = (self.number, self.peer, self.login());
         let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
-        let (refusals, seconds) = (self.refusals.load(Ordering::Relaxed), self.opened.elapsed().as_secs_f64());
+        let (refusals, seconds) =
+            (self.refusals.load(Ordering::Relaxed), self.opened.elapsed().as_secs_f64());
         if self.login.get().is_some() {
             tracing::info!(
                 door = self.door, session, %peer, login, files, bytes, refusals, seconds, reason, "session closed"

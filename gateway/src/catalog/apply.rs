@@ -1,0 +1,197 @@
+//! What an entry of the journal means for the store. Used when the entry is new, and again, to the same
+//! effect, when a store is brought up to the journal.
+
+use super::{
+    CatalogError,
+    entries::{Entry, Learned, Published, Subject},
+    keys,
+    keys::Place,
+    rows::{
+        Condition, Counts, Details, FolderRow, Frozen, Listed, MediaRow, Recording, RootIndexRow, TenantRow,
+        Told,
+    },
+    txn::Txn,
+};
+use crate::layout::{LocalDay, UtcDay};
+
+/// Applies an entry that a store lacks. What isn't in the journal (facts, join keys) comes with the next scan.
+pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(), CatalogError> {
+    match entry {
+        Entry::Learned(entry) => learned(txn, entry).await,
+        Entry::Published(entry) => {
+            let details = Details {
+                start_ms: entry.start_ms,
+                stop_ms: entry.stop_ms,
+                duration_ms: entry.duration_ms,
+                ..Details::default()
+            };
+            published(txn, entry, details, now_ms).await?;
+            // The rows that the index files hold are not known to be there.
+            let place = Place { day: entry.day, second: entry.second, sequence: entry.sequence };
+            folder_changed(txn, entry.tenant, place, now_ms).await
+        }
+        Entry::Orphaned(subject) => {
+            let key = keys::media(subject.tenant, subject.source, &subject.media);
+            match txn.get::<MediaRow>(&key).await? {
+                Some(row) => orphaned(txn, subject, row).await,
+                None => Ok(()),
+            }
+        }
+        Entry::Missing(subject) => replay_condition(txn, subject, Condition::Missing, now_ms).await,
+        Entry::Returned(subject) => replay_condition(txn, subject, Condition::Sound, now_ms).await,
+        Entry::Corrupt(subject) => replay_condition(txn, subject, Condition::Corrupt, now_ms).await,
+    }
+}
+
+/// A uid is given.
+pub async fn learned(txn: &mut Txn<'_>, entry: &Learned) -> Result<(), CatalogError> {
+    let key = keys::media(entry.tenant, entry.source, &entry.media);
+    let row = MediaRow {
+        uid: *entry.uid.as_bytes(),
+        place: None,
+        due_ms: None,
+        orphan: false,
+        told: Told::default(),
+    };
+    txn.put(key, &row)?;
+    txn.put(keys::uid(entry.tenant, entry.uid.as_bytes()), &(entry.source, &entry.media))?;
+    count(txn, entry.tenant, |counts| counts.learned += 1).await
+}
+
+/// No facts came in time.
+pub async fn orphaned(txn: &mut Txn<'_>, subject: &Subject, mut row: MediaRow) -> Result<(), CatalogError> {
+    row.orphan = true;
+    txn.put(keys::media(subject.tenant, subject.source, &subject.media), &row)?;
+    count(txn, subject.tenant, |counts| counts.orphans += 1).await
+}
+
+async fn count(txn: &mut Txn<'_>, tenant: u32, change: impl FnOnce(&mut Counts)) -> Result<(), CatalogError> {
+    let key = keys::tenant(tenant);
+    let mut row: TenantRow = txn.get(&key).await?.unwrap_or_default();
+    change(&mut row.counts);
+    txn.put(key, &row)
+}
+
+/// A name is given.
+pub async fn published(
+    txn: &mut Txn<'_>,
+    entry: &Published,
+    details: Details,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let place = Place { day: entry.day, second: entry.second, sequence: entry.sequence };
+    let (Some(day), Some(local_day)) =
+        (UtcDay::from_number(entry.day), LocalDay::from_number(entry.local_day))
+    else {
+        return Err(CatalogError::Row(format!("a publication on day {} is outside the calendar", entry.day)));
+    };
+    let recording = Recording {
+        listed: Listed {
+            condition: Condition::Sound,
+            size: entry.size,
+            modified: entry.modified,
+            extension: entry.extension.clone(),
+        },
+        frozen: Frozen {
+            uid: *entry.uid.as_bytes(),
+            local_day: entry.local_day,
+            publication: entry.publication,
+            source: entry.source,
+            media: entry.media.clone(),
+            version: entry.version.clone(),
+            header_patch: entry.header_patch.clone(),
+        },
+        details,
+    };
+    txn.put(keys::recording(entry.tenant, place), &recording)?;
+    txn.put(keys::local_order(entry.tenant, local_day, entry.publication), &place)?;
+    txn.put(keys::folder_order(entry.tenant, day, entry.publication), &place)?;
+
+    let key = keys::media(entry.tenant, entry.source, &entry.media);
+    let before = txn.get::<MediaRow>(&key).await?;
+    let was_orphan = before.as_ref().is_some_and(|row| row.orphan);
+    let told = before.map(|row| row.told).unwrap_or_default();
+    let row = MediaRow { uid: *entry.uid.as_bytes(), place: Some(place), due_ms: None, orphan: false, told };
+    txn.put(key, &row)?;
+
+    let key = keys::folder(entry.tenant, day);
+    let mut folder: FolderRow = txn.get(&key).await?.unwrap_or_default();
+    folder.newest = folder.newest.max(entry.modified);
+    txn.put(key, &folder)?;
+
+    let key = keys::tenant(entry.tenant);
+    let mut counters: TenantRow = txn.get(&key).await?.unwrap_or_default();
+    counters.next_publication = counters.next_publication.max(entry.publication.saturating_add(1));
+    counters.counts.published += 1;
+    counters.counts.learned = counters.counts.learned.saturating_sub(1);
+    counters.counts.orphans = counters.counts.orphans.saturating_sub(u64::from(was_orphan));
+    txn.put(key, &counters)?;
+    root_index_changed(txn, entry.tenant, entry.local_day, now_ms).await
+}
+
+/// A published recording's media has vanished, come back or changed.
+pub async fn condition(
+    txn: &mut Txn<'_>,
+    tenant: u32,
+    place: Place,
+    recording: &mut Recording,
+    condition: Condition,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let before = std::mem::replace(&mut recording.listed.condition, condition);
+    count(txn, tenant, |counts| {
+        for (state, number) in
+            [(Condition::Missing, &mut counts.missing), (Condition::Corrupt, &mut counts.corrupt)]
+        {
+            *number = number
+                .saturating_add(u64::from(condition == state))
+                .saturating_sub(u64::from(before == state));
+        }
+    })
+    .await?;
+    txn.put(keys::recording(tenant, place), recording)?;
+    // A folder's index lists what the folder shows; the root index keeps its rows.
+    folder_changed(txn, tenant, place, now_ms).await
+}
+
+async fn replay_condition(
+    txn: &mut Txn<'_>,
+    subject: &Subject,
+    to: Condition,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let key = keys::media(subject.tenant, subject.source, &subject.media);
+    let Some(place) = txn.get::<MediaRow>(&key).await?.and_then(|row| row.place) else { return Ok(()) };
+    match txn.get::<Recording>(&keys::recording(subject.tenant, place)).await? {
+        Some(mut recording) => condition(txn, subject.tenant, place, &mut recording, to, now_ms).await,
+        None => Ok(()),
+    }
+}
+
+/// The folder's index files have to be written anew.
+pub async fn folder_changed(
+    txn: &mut Txn<'_>,
+    tenant: u32,
+    place: Place,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let Some(day) = UtcDay::from_number(place.day) else { return Ok(()) };
+    let key = keys::folder(tenant, day);
+    let mut folder: FolderRow = txn.get(&key).await?.unwrap_or_default();
+    folder.dirty_since_ms.get_or_insert(now_ms);
+    txn.put(key, &folder)
+}
+
+/// The root index of the local day is behind.
+pub async fn root_index_changed(
+    txn: &mut Txn<'_>,
+    tenant: u32,
+    local_day: i32,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let Some(day) = LocalDay::from_number(local_day) else { return Ok(()) };
+    let key = keys::root_index(tenant, day);
+    let mut index: RootIndexRow = txn.get(&key).await?.unwrap_or_default();
+    index.dirty_since_ms.get_or_insert(now_ms);
+    txn.put(key, &index)
+}

@@ -1,0 +1,567 @@
+//! What sources tell becomes rows: media, facts, their joining, and from both the decision to publish.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use recgate_plugin_api::{Facts, Item, Media, MediaState};
+use uuid::Uuid;
+
+use super::{
+    Catalog, CatalogError, Writer, apply,
+    entries::{Entry, Learned, Published, Subject},
+    join, keys,
+    keys::Place,
+    rows::{self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, TenantRow, Told, numbered},
+    txn::Txn,
+};
+use crate::{
+    config::{Source, Tenant, Unmatched},
+    layout::{Extension, UtcDay, UtcSecond},
+};
+
+/// What came of a batch of items.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Ingested {
+    /// Media that were new.
+    pub learned: u64,
+    /// Recordings that got their name.
+    pub published: u64,
+    /// Published media that were told with another version than the one that is served. They have to be
+    /// confirmed before they are believed: (media id, pinned version).
+    pub changed: Vec<(String, String)>,
+    /// Things that sources must not tell, for the log.
+    pub complaints: Vec<String>,
+}
+
+impl Catalog {
+    /// Takes what a source has told. Either all of it counts or none.
+    pub async fn ingest(
+        &self,
+        tenant: &Tenant,
+        source: &Source,
+        items: Vec<Item>,
+        now_ms: i64,
+    ) -> Result<Ingested, CatalogError> {
+        let mut writer = self.writer.lock().await;
+        let mut work = Work::new(self, &mut writer, tenant, source, now_ms).await?;
+        work.prefetch(&items).await?;
+        let mut told = BTreeSet::new();
+        for item in items {
+            match item {
+                Item::Media(media) => {
+                    if !told.insert(media.id.clone()) {
+                        work.complain(format!("the id {:?} was told twice in one batch", media.id));
+                        continue;
+                    }
+                    work.media(media).await?;
+                }
+                Item::MediaGone(id) => work.gone(&id),
+                Item::Facts(facts) => work.facts(facts).await?,
+            }
+        }
+        for media in std::mem::take(&mut work.touched) {
+            work.evaluate(&media, false).await?;
+        }
+        work.commit().await
+    }
+
+    /// Media of a source whose wait for facts had ended at `until_ms`, a page from `from` on.
+    pub async fn due(
+        &self,
+        tenant: &Tenant,
+        source: &Source,
+        until_ms: i64,
+        from: Option<Vec<u8>>,
+    ) -> Result<(Vec<String>, Option<Vec<u8>>), CatalogError> {
+        let prefix = keys::due_of(tenant.id);
+        let page = self.store.scan(&prefix, from.as_deref().unwrap_or(&prefix), super::PAGE).await?;
+        let mut media = Vec::new();
+        for row in &page.rows {
+            if keys::parse_due(&row.key).is_none_or(|(at, _)| at > until_ms) {
+                return Ok((media, None));
+            }
+            let due: DueRow = rows::decode(&row.value)?;
+            if due.source == source.id {
+                media.push(due.media);
+            }
+        }
+        Ok((media, page.next))
+    }
+
+    /// Decides about media whose wait for facts has ended. Only after a complete scan that began after that
+    /// end is it certain that the facts were not just still unread.
+    pub async fn process_due(
+        &self,
+        tenant: &Tenant,
+        source: &Source,
+        media: &[String],
+        now_ms: i64,
+    ) -> Result<Ingested, CatalogError> {
+        let mut writer = self.writer.lock().await;
+        let mut work = Work::new(self, &mut writer, tenant, source, now_ms).await?;
+        work.txn.prefetch(media.iter().map(|id| keys::media(tenant.id, source.id, id))).await?;
+        for id in media {
+            work.evaluate(id, true).await?;
+        }
+        work.commit().await
+    }
+
+    /// Records that media have vanished (`Missing`) or changed (`Corrupt`). Confirm it first.
+    pub async fn mark(
+        &self,
+        tenant: &Tenant,
+        source: &Source,
+        media: &[String],
+        condition: Condition,
+        now_ms: i64,
+    ) -> Result<u64, CatalogError> {
+        let mut writer = self.writer.lock().await;
+        let mut work = Work::new(self, &mut writer, tenant, source, now_ms).await?;
+        let mut marked = 0;
+        for id in media {
+            marked += u64::from(work.mark(id, condition).await?);
+        }
+        work.commit().await?;
+        Ok(marked)
+    }
+}
+
+/// A batch in the making.
+struct Work<'a> {
+    catalog: &'a Catalog,
+    writer: &'a mut Writer,
+    tenant: &'a Tenant,
+    source: &'a Source,
+    now_ms: i64,
+    txn: Txn<'a>,
+    entries: Vec<Entry>,
+    /// Media whose facts or state have changed.
+    touched: BTreeSet<String>,
+    /// New names by folder, in the order of publication.
+    named: BTreeMap<UtcDay, Vec<Place>>,
+    outcome: Ingested,
+}
+
+impl<'a> Work<'a> {
+    async fn new(
+        catalog: &'a Catalog,
+        writer: &'a mut Writer,
+        tenant: &'a Tenant,
+        source: &'a Source,
+        now_ms: i64,
+    ) -> Result<Self, CatalogError> {
+        catalog.ensure_caught_up(writer).await?;
+        Ok(Self {
+            catalog,
+            writer,
+            tenant,
+            source,
+            now_ms,
+            txn: Txn::new(&*catalog.store),
+            entries: Vec::new(),
+            touched: BTreeSet::new(),
+            named: BTreeMap::new(),
+            outcome: Ingested::default(),
+        })
+    }
+
+    fn complain(&mut self, what: String) {
+        if self.outcome.complaints.len() < 16 {
+            self.outcome.complaints.push(what);
+        }
+    }
+
+    /// Reads what the items will ask for, in three large reads instead of many small ones.
+    async fn prefetch(&mut self, items: &[Item]) -> Result<(), CatalogError> {
+        let (tenant, source) = (self.tenant.id, self.source.id);
+        let mut rows = Vec::new();
+        let mut joins = Vec::new();
+        for item in items {
+            let item_keys = match item {
+                Item::Media(media) => {
+                    rows.push(keys::media(tenant, source, &media.id));
+                    &media.keys
+                }
+                Item::Facts(facts) => {
+                    rows.push(keys::facts(tenant, source, &facts.id));
+                    &facts.keys
+                }
+                Item::MediaGone(_) => continue,
+            };
+            joins.extend(item_keys.iter().map(|key| keys::join(tenant, source, key.kind as u32, &key.value)));
+        }
+        self.txn.prefetch(rows).await?;
+        self.txn.prefetch(joins.iter().cloned()).await?;
+        let mut members = Vec::new();
+        for key in &joins {
+            if let Some(join) = self.txn.get::<JoinRow>(key).await? {
+                members.extend(join.media.iter().map(|id| keys::media(tenant, source, id)));
+                members.extend(join.facts.iter().map(|id| keys::facts(tenant, source, id)));
+            }
+        }
+        self.txn.prefetch(members).await
+    }
+
+    async fn media(&mut self, media: Media) -> Result<(), CatalogError> {
+        let (tenant, source) = (self.tenant.id, self.source.id);
+        let key = keys::media(tenant, source, &media.id);
+        let told = Told::new(&media);
+        let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else {
+            return self.learn(key, &media, told).await;
+        };
+        if row.told == told {
+            return Ok(());
+        }
+        if let Some(place) = row.place {
+            return self.published_told(key, row, place, &media.id, told).await;
+        }
+        self.rejoin(&media.id, &row.told.keys, &told.keys).await?;
+        self.forget_due(&row);
+        row.due_ms = Some(self.due_of(&told));
+        row.told = told;
+        self.remember_due(&row, &media.id)?;
+        self.txn.put(key, &row)?;
+        self.touched.insert(media.id);
+        Ok(())
+    }
+
+    async fn learn(&mut self, key: Vec<u8>, media: &Media, told: Told) -> Result<(), CatalogError> {
+        let learned = Learned {
+            tenant: self.tenant.id,
+            uid: media.uid.map_or_else(Uuid::now_v7, Uuid::from_bytes),
+            source: self.source.id,
+            media: media.id.clone(),
+            version: media.version.clone(),
+        };
+        apply::learned(&mut self.txn, &learned).await?;
+        self.entries.push(Entry::Learned(learned.clone()));
+        self.rejoin(&media.id, &[], &told.keys).await?;
+        let row = MediaRow {
+            uid: *learned.uid.as_bytes(),
+            place: None,
+            due_ms: Some(self.due_of(&told)),
+            orphan: false,
+            told,
+        };
+        self.remember_due(&row, &media.id)?;
+        self.txn.put(key, &row)?;
+        self.touched.insert(media.id.clone());
+        self.outcome.learned += 1;
+        Ok(())
+    }
+
+    /// A published medium was told otherwise than before.
+    async fn published_told(
+        &mut self,
+        key: Vec<u8>,
+        mut row: MediaRow,
+        place: Place,
+        id: &str,
+        told: Told,
+    ) -> Result<(), CatalogError> {
+        let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await?
+        else {
+            return Err(CatalogError::Row(format!("media {id:?} points to a recording that isn't there")));
+        };
+        if recording.frozen.version != told.version {
+            if recording.listed.condition != Condition::Corrupt {
+                self.outcome.changed.push((id.to_owned(), recording.frozen.version));
+            }
+            return Ok(());
+        }
+        self.rejoin(id, &row.told.keys, &told.keys).await?;
+        row.told = told;
+        self.txn.put(key, &row)?;
+        self.touched.insert(id.to_owned());
+        if recording.listed.condition == Condition::Missing {
+            self.set_condition(id, place, recording, Condition::Sound).await?;
+        }
+        Ok(())
+    }
+
+    /// An announcement that a medium is gone is only a hint: what vanishes is confirmed after full scans.
+    fn gone(&mut self, id: &str) {
+        tracing::debug!(source = %self.source.name, media = id, "announced as gone");
+    }
+
+    async fn facts(&mut self, facts: Facts) -> Result<(), CatalogError> {
+        let (tenant, source) = (self.tenant.id, self.source.id);
+        let key = keys::facts(tenant, source, &facts.id);
+        let known = self.txn.get::<FactsRow>(&key).await?;
+        let row = FactsRow {
+            revision: facts.revision,
+            gone: facts.gone,
+            keys: numbered(&facts.keys),
+            values: facts.values,
+        };
+        if known.as_ref().is_some_and(|known| known.revision > row.revision || *known == row) {
+            return Ok(());
+        }
+        let old = known.map(|known| known.keys).unwrap_or_default();
+        for (kind, value) in old.iter().filter(|key| !row.keys.contains(key)) {
+            let key = keys::join(tenant, source, *kind, value);
+            self.touch_joined(&key).await?;
+            join::change(&mut self.txn, key, |row| &mut row.facts, &facts.id, false).await?;
+        }
+        for (kind, value) in &row.keys {
+            let key = keys::join(tenant, source, *kind, value);
+            if !join::change(&mut self.txn, key.clone(), |row| &mut row.facts, &facts.id, true).await? {
+                self.complain(format!("facts {:?}: more than {} share a key", facts.id, join::MAX_JOINED));
+            }
+            self.touch_joined(&key).await?;
+        }
+        self.txn.put(key, &row)
+    }
+
+    async fn touch_joined(&mut self, join: &[u8]) -> Result<(), CatalogError> {
+        if let Some(row) = self.txn.get::<JoinRow>(join).await? {
+            self.touched.extend(row.media);
+        }
+        Ok(())
+    }
+
+    async fn rejoin(
+        &mut self,
+        id: &str,
+        old: &[(u32, String)],
+        new: &[(u32, String)],
+    ) -> Result<(), CatalogError> {
+        let (tenant, source) = (self.tenant.id, self.source.id);
+        for (kind, value) in old.iter().filter(|key| !new.contains(key)) {
+            let key = keys::join(tenant, source, *kind, value);
+            join::change(&mut self.txn, key, |row| &mut row.media, id, false).await?;
+        }
+        for (kind, value) in new {
+            let key = keys::join(tenant, source, *kind, value);
+            if !join::change(&mut self.txn, key, |row| &mut row.media, id, true).await? {
+                self.complain(format!("media {id:?}: more than {} share a key", join::MAX_JOINED));
+            }
+        }
+        Ok(())
+    }
+
+    fn due_of(&self, told: &Told) -> i64 {
+        let wait = i64::try_from(self.source.metadata_wait.as_millis()).unwrap_or(i64::MAX);
+        // A storage whose clock runs ahead must not make the wait longer than it is.
+        told.changed_ms.min(self.now_ms).saturating_add(wait)
+    }
+
+    fn remember_due(&mut self, row: &MediaRow, id: &str) -> Result<(), CatalogError> {
+        match row.due_ms {
+            Some(at) => self.txn.put(
+                keys::due(self.tenant.id, at, &row.uid),
+                &DueRow { source: self.source.id, media: id.to_owned() },
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn forget_due(&mut self, row: &MediaRow) {
+        if let Some(at) = row.due_ms {
+            self.txn.delete(keys::due(self.tenant.id, at, &row.uid));
+        }
+    }
+
+    /// Publishes a medium, or changes the cells of a published one, as its facts say by now. With `waited` its
+    /// wait for facts is over.
+    async fn evaluate(&mut self, id: &str, waited: bool) -> Result<(), CatalogError> {
+        let key = keys::media(self.tenant.id, self.source.id, id);
+        let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else { return Ok(()) };
+        let values = join::joined(&mut self.txn, self.tenant.id, self.source.id, &row.told).await?;
+        if let Some(place) = row.place {
+            return self.refresh(place, &row.told, values).await;
+        }
+        let exact = join::exact_start_ms(&values).is_some();
+        let publish =
+            row.told.is_publishable() && (exact || waited && self.source.unmatched == Unmatched::Publish);
+        if publish && !row.told.version.is_empty() {
+            self.forget_due(&row);
+            return self.publish(id, row, values).await;
+        }
+        if !waited {
+            return Ok(());
+        }
+        self.forget_due(&row);
+        row.due_ms = None;
+        let failed = row.told.state == MediaState::Failed as u32;
+        if (failed || row.told.is_publishable()) && !row.orphan && !row.told.version.is_empty() {
+            let subject = self.subject(id, &row.uid);
+            apply::orphaned(&mut self.txn, &subject, row).await?;
+            self.entries.push(Entry::Orphaned(subject));
+            return Ok(());
+        }
+        self.txn.put(key, &row)
+    }
+
+    async fn publish(
+        &mut self,
+        id: &str,
+        row: MediaRow,
+        values: BTreeMap<String, String>,
+    ) -> Result<(), CatalogError> {
+        let details = join::details(&row.told, values);
+        let (Some(second), Some(local_day)) =
+            (UtcSecond::from_unix_ms(details.start_ms), self.tenant.zone.day_of(details.start_ms))
+        else {
+            self.complain(format!(
+                "media {id:?}: a start of {} ms is outside the calendar",
+                details.start_ms
+            ));
+            return Ok(());
+        };
+        let counters: TenantRow = self.txn.get(&keys::tenant(self.tenant.id)).await?.unwrap_or_default();
+        let sequence = self.next_sequence(second).await?;
+        let published = Published {
+            tenant: self.tenant.id,
+            uid: Uuid::from_bytes(row.uid),
+            source: self.source.id,
+            media: id.to_owned(),
+            version: row.told.version.clone(),
+            start_ms: details.start_ms,
+            stop_ms: details.stop_ms,
+            duration_ms: details.duration_ms,
+            day: second.day().number(),
+            second: second.second_of_day(),
+            sequence,
+            extension: extension(&row.told.media_type, id).as_str().to_owned(),
+            local_day: local_day.number(),
+            publication: counters.next_publication,
+            size: row.told.size,
+            modified: details.stop_ms.div_euclid(1000),
+            header_patch: row.told.header_patch.clone(),
+        };
+        self.txn.put(keys::media(self.tenant.id, self.source.id, id), &MediaRow { due_ms: None, ..row })?;
+        apply::published(&mut self.txn, &published, details, self.now_ms).await?;
+        self.named.entry(second.day()).or_default().push(Place::new(second, sequence));
+        self.entries.push(Entry::Published(published));
+        self.outcome.published += 1;
+        Ok(())
+    }
+
+    async fn next_sequence(&mut self, second: UtcSecond) -> Result<u32, CatalogError> {
+        let cached = self.writer.sequences.get(&(self.tenant.id, second)).copied();
+        let next = match cached {
+            Some(next) => next,
+            None => {
+                let last = self.txn.last_key(&keys::recordings_at(self.tenant.id, second)).await?;
+                match last.as_deref().and_then(keys::place_of_recording) {
+                    Some(place) => after(place.sequence)?,
+                    None => 0,
+                }
+            }
+        };
+        if self.writer.sequences.len() >= 65_536 {
+            self.writer.sequences.clear();
+        }
+        self.writer.sequences.insert((self.tenant.id, second), after(next)?);
+        Ok(next)
+    }
+
+    /// Facts that come late change cells, never what was frozen.
+    async fn refresh(
+        &mut self,
+        place: Place,
+        told: &Told,
+        values: BTreeMap<String, String>,
+    ) -> Result<(), CatalogError> {
+        let key = keys::recording(self.tenant.id, place);
+        let Some(mut recording) = self.txn.get::<Recording>(&key).await? else { return Ok(()) };
+        // Facts that a source has forgotten leave the cells as they were: the row is a record, not a mirror.
+        if values.is_empty() {
+            return Ok(());
+        }
+        let details = join::details(told, values);
+        if recording.details == details {
+            return Ok(());
+        }
+        recording.details = details;
+        self.txn.put(key, &recording)?;
+        self.rows_changed(place, recording.frozen.local_day).await
+    }
+
+    /// Indexes that hold a row of this recording have to be written anew.
+    async fn rows_changed(&mut self, place: Place, local_day: i32) -> Result<(), CatalogError> {
+        apply::folder_changed(&mut self.txn, self.tenant.id, place, self.now_ms).await?;
+        apply::root_index_changed(&mut self.txn, self.tenant.id, local_day, self.now_ms).await
+    }
+
+    async fn mark(&mut self, id: &str, condition: Condition) -> Result<bool, CatalogError> {
+        let key = keys::media(self.tenant.id, self.source.id, id);
+        let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else { return Ok(false) };
+        let Some(place) = row.place else {
+            // Without a name nobody has seen it; it is told anew if it comes back.
+            self.forget_due(&row);
+            row.due_ms = None;
+            row.told.version.clear();
+            self.txn.put(key, &row)?;
+            return Ok(false);
+        };
+        let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await?
+        else {
+            return Ok(false);
+        };
+        if recording.listed.condition == condition || recording.listed.condition == Condition::Corrupt {
+            return Ok(false);
+        }
+        // The next scan that tells it takes the long way and finds out whether it is as it was.
+        row.told.version.clear();
+        self.txn.put(key, &row)?;
+        self.set_condition(id, place, recording, condition).await?;
+        Ok(true)
+    }
+
+    async fn set_condition(
+        &mut self,
+        id: &str,
+        place: Place,
+        mut recording: Recording,
+        condition: Condition,
+    ) -> Result<(), CatalogError> {
+        let subject = self.subject(id, &recording.frozen.uid);
+        self.entries.push(match condition {
+            Condition::Missing => Entry::Missing(subject),
+            Condition::Sound => Entry::Returned(subject),
+            Condition::Corrupt => Entry::Corrupt(subject),
+        });
+        apply::condition(&mut self.txn, self.tenant.id, place, &mut recording, condition, self.now_ms).await
+    }
+
+    fn subject(&self, id: &str, uid: &[u8; 16]) -> Subject {
+        Subject {
+            tenant: self.tenant.id,
+            uid: Uuid::from_bytes(*uid),
+            source: self.source.id,
+            media: id.to_owned(),
+        }
+    }
+
+    /// Index files, journal, store, in this order.
+    async fn commit(mut self) -> Result<Ingested, CatalogError> {
+        if self.txn.is_empty() && self.entries.is_empty() {
+            return Ok(self.outcome);
+        }
+        let named = std::mem::take(&mut self.named);
+        let prepared = self.catalog.append_to_folders(&mut self.txn, self.tenant, named, self.now_ms).await;
+        let result = match prepared {
+            Ok(()) => self.catalog.record(self.writer, self.txn, &self.entries).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            self.writer.sequences.clear();
+            return Err(error);
+        }
+        Ok(self.outcome)
+    }
+}
+
+fn after(sequence: u32) -> Result<u32, CatalogError> {
+    sequence
+        .checked_add(1)
+        .ok_or_else(|| CatalogError::Row("a second has more than 4,294,967,295 recordings".into()))
+}
+
+/// By media type; else by the id's own ending; else `bin`.
+fn extension(media_type: &str, id: &str) -> Extension {
+    Extension::from_media_type(media_type)
+        .or_else(|| Extension::parse(id.rsplit_once('.')?.1).ok())
+        .unwrap_or_else(|| Extension::parse("bin").unwrap_or(Extension::WAV))
+}

@@ -1,0 +1,124 @@
+//! Recording changes: journal first, store second, other views third; and catching up after a crash.
+
+use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
+use crate::state::{Entry as JournalEntry, JournalReader, NewEntry, Store};
+
+/// Entries that are applied in one commit while catching up.
+const REPLAY: usize = 1000;
+
+impl Catalog {
+    /// Applies what the journal has and the store lacks: all of it when the store is new. Called at start.
+    pub async fn catch_up(&self) -> Result<u64, CatalogError> {
+        let mut writer = self.writer.lock().await;
+        self.replay(&mut writer).await
+    }
+
+    /// The number of the last entry that the store has applied.
+    pub async fn applied(&self) -> Result<u64, CatalogError> {
+        applied(&*self.store).await
+    }
+
+    pub(super) async fn ensure_caught_up(&self, writer: &mut Writer) -> Result<(), CatalogError> {
+        if !writer.caught_up {
+            self.replay(writer).await?;
+        }
+        Ok(())
+    }
+
+    async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
+        writer.sequences.clear();
+        let mut applied = self.applied().await?;
+        let mut count = 0;
+        if self.journal.head().sequence > applied {
+            let mut reader: Option<JournalReader> = Some(self.journal.read_from(applied.saturating_add(1))?);
+            while let Some(current) = reader.take() {
+                // Reading is blocking file I/O, a page at a time.
+                let (page, rest) = tokio::task::spawn_blocking(move || read_page(current))
+                    .await
+                    .map_err(|error| CatalogError::Row(format!("reading the journal: {error}")))??;
+                let mut txn = Txn::new(&*self.store);
+                for entry in &page {
+                    if let Some(own) = Entry::from_journal(&entry.kind, &entry.data)? {
+                        let at_ms = i64::try_from(entry.at_ms).unwrap_or(i64::MAX);
+                        apply::replay(&mut txn, &own, at_ms).await?;
+                    }
+                    applied = entry.sequence;
+                    count += 1;
+                }
+                if !page.is_empty() {
+                    txn.put(keys::APPLIED.to_vec(), &applied)?;
+                    self.store.commit(txn.into_batch()).await?;
+                    reader = Some(rest);
+                }
+            }
+        }
+        writer.caught_up = true;
+        Ok(count)
+    }
+
+    /// Writes the entries to the journal, then the changes to the store.
+    pub(super) async fn record(
+        &self,
+        writer: &mut Writer,
+        mut txn: Txn<'_>,
+        entries: &[Entry],
+    ) -> Result<(), CatalogError> {
+        if entries.is_empty() {
+            self.store.commit(txn.into_batch()).await?;
+            return Ok(());
+        }
+        let lines = entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;
+        // From here until the commit the store is behind; if anything fails in between, or this future is
+        // dropped, the next one to hold the lock applies what the journal has.
+        writer.caught_up = false;
+        let mut last = 0;
+        for lines in portions(lines) {
+            last = self.journal.append(lines).await?.last;
+        }
+        txn.put(keys::APPLIED.to_vec(), &last)?;
+        self.store.commit(txn.into_batch()).await?;
+        writer.caught_up = true;
+        if let Some(view) = &self.view {
+            view.apply(entries, last).await;
+        }
+        Ok(())
+    }
+}
+
+/// Entries in portions that the journal takes at once (512 KiB). Each entry is a change of its own.
+fn portions(lines: Vec<NewEntry>) -> Vec<Vec<NewEntry>> {
+    let mut portions = vec![Vec::new()];
+    let mut bytes = 0;
+    for line in lines {
+        // The chain's own fields take up to about 300 bytes more.
+        let length = line.data.to_string().len().saturating_add(512);
+        if bytes + length > 384 << 10 {
+            portions.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += length;
+        if let Some(last) = portions.last_mut() {
+            last.push(line);
+        }
+    }
+    portions.retain(|portion| !portion.is_empty());
+    portions
+}
+
+/// The number of the last entry that a catalog's store has applied.
+pub async fn applied(store: &dyn Store) -> Result<u64, CatalogError> {
+    match store.get(keys::APPLIED).await? {
+        Some(row) => rows::decode(&row.value),
+        None => Ok(0),
+    }
+}
+
+fn read_page(mut reader: JournalReader) -> Result<(Vec<JournalEntry>, JournalReader), CatalogError> {
+    let mut page = Vec::new();
+    while page.len() < REPLAY
+        && let Some(entry) = reader.next()
+    {
+        page.push(entry?);
+    }
+    Ok((page, reader))
+}

@@ -1,0 +1,476 @@
+//! The catalog with a source that can be bent at will, on real stores in a temporary folder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use recgate_plugin_api::{
+    Capabilities, Error, ErrorCode, Facts, Health, Item, JoinKey, JoinKind, Media, MediaState, ScanEnd, fact,
+};
+use tokio::sync::{Notify, mpsc};
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    config::{Source, Tenant, Unmatched},
+    governance::Governance,
+    layout::{NameForm, TenantZone},
+    sources::{MediaSource, OpenMedia, ScanStart, SourceError, SourceStatus},
+    state::{Chain, JournalOptions, RedbStore},
+};
+
+/// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
+const EVENING: i64 = 1_465_259_400_000;
+
+static NOW: AtomicI64 = AtomicI64::new(EVENING + 40 * 24 * 3_600_000);
+
+fn now() -> i64 {
+    NOW.load(Ordering::Relaxed)
+}
+
+#[derive(Default)]
+struct Storage {
+    media: BTreeMap<String, Media>,
+    facts: BTreeMap<String, Facts>,
+    fails: Option<ErrorCode>,
+}
+
+#[derive(Default)]
+struct Bent(Mutex<Storage>);
+
+impl Bent {
+    fn change(&self, change: impl FnOnce(&mut Storage)) {
+        change(&mut self.0.lock().unwrap());
+    }
+
+    fn error(code: ErrorCode) -> SourceError {
+        SourceError { source_name: "bent".into(), error: Error::new(code, "as the test wants") }
+    }
+}
+
+#[async_trait]
+impl MediaSource for Bent {
+    fn name(&self) -> &str {
+        "bent"
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+    fn status(&self) -> SourceStatus {
+        SourceStatus::default()
+    }
+    async fn health(&self) -> Result<Health, SourceError> {
+        Ok(Health::default())
+    }
+    async fn scan(&self, _from: ScanStart, items: mpsc::Sender<Vec<Item>>) -> Result<ScanEnd, SourceError> {
+        let (batches, fails) = {
+            let storage = self.0.lock().unwrap();
+            let media = storage.media.values().cloned().map(Item::Media);
+            let facts = storage.facts.values().cloned().map(Item::Facts);
+            let items: Vec<Item> = media.chain(facts).collect();
+            (items.chunks(100).map(<[Item]>::to_vec).collect::<Vec<_>>(), storage.fails)
+        };
+        for batch in batches {
+            items.send(batch).await.map_err(|_| Self::error(ErrorCode::Cancelled))?;
+        }
+        match fails {
+            Some(code) => Err(Self::error(code)),
+            None => Ok(ScanEnd { cursor: Vec::new(), complete: true, watermark_ms: now() }),
+        }
+    }
+    async fn stat(&self, id: &str, _version: Option<&str>) -> Result<Media, SourceError> {
+        self.0.lock().unwrap().media.get(id).cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
+    }
+    async fn open(&self, _id: &str, _version: &str) -> Result<Arc<dyn OpenMedia>, SourceError> {
+        Err(Self::error(ErrorCode::Unsupported))
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    tenant: Arc<Tenant>,
+    bent: Arc<Bent>,
+    catalog: Arc<Catalog>,
+    governance: Arc<Governance>,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(Unmatched::Orphan).await
+    }
+
+    async fn with(unmatched: Unmatched) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (catalog, governance) = open(dir.path()).await;
+        let source = Source {
+            id: 3,
+            name: "bent".into(),
+            plugin: "bent".into(),
+            in_process: true,
+            sha256: None,
+            metadata_wait: Duration::from_secs(24 * 3600),
+            unmatched,
+            scan_interval: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(5),
+            settings: serde_json::Value::Null,
+        };
+        let tenant = Tenant {
+            id: 7,
+            name: "acme".into(),
+            zone: TenantZone::new(chrono_tz::America::Los_Angeles, Vec::new()).unwrap(),
+            name_form: NameForm::Long,
+            users: Vec::new(),
+            sources: vec![source],
+        };
+        Self { dir, tenant: Arc::new(tenant), bent: Arc::default(), catalog, governance }
+    }
+
+    /// The gateway stops and starts again.
+    async fn restart(self) -> Self {
+        let Self { dir, tenant, bent, catalog, governance } = self;
+        drop((catalog, governance));
+        let (catalog, governance) = open(dir.path()).await;
+        Self { dir, tenant, bent, catalog, governance }
+    }
+
+    async fn scan(&self) -> Progress {
+        let progress = Arc::new(RwLock::default());
+        let wake = Arc::new(Notify::new());
+        let stop = tokio_util::sync::CancellationToken::new();
+        let synchroniser = Synchroniser {
+            catalog: Arc::clone(&self.catalog),
+            tenant: Arc::clone(&self.tenant),
+            source: self.tenant.sources[0].clone(),
+            media: Arc::clone(&self.bent) as _,
+            progress: Arc::clone(&progress),
+            wake,
+            now_ms: now,
+        };
+        synchroniser.scan_once(&stop).await;
+        drop(synchroniser);
+        Arc::into_inner(progress).unwrap().into_inner().unwrap()
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut from = None;
+        loop {
+            let (folders, next) = self.catalog.folders(7, from).await.unwrap();
+            for (day, _) in folders {
+                let mut from = None;
+                loop {
+                    let (rows, next) = self.catalog.recordings(7, day, from).await.unwrap();
+                    names.extend(
+                        rows.into_iter().filter(|(_, row)| row.condition != Condition::Missing).map(
+                            |(place, row)| {
+                                let name = place.name(&row.extension).unwrap().text(NameForm::Long);
+                                format!("{}/{name}", day.folder_name())
+                            },
+                        ),
+                    );
+                    match next {
+                        Some(place) => from = Some(place),
+                        None => break,
+                    }
+                }
+            }
+            match next {
+                Some(day) => from = Some(day),
+                None => return names,
+            }
+        }
+    }
+
+    async fn index(&self, part: IndexPart) -> String {
+        let file = match part {
+            IndexPart::Root(day) => self.catalog.root_index(7, day).await.unwrap().unwrap().file,
+            IndexPart::Brief(day) => self.catalog.folder(7, day).await.unwrap().unwrap().brief,
+            IndexPart::Full(day) => self.catalog.folder(7, day).await.unwrap().unwrap().full,
+            IndexPart::Media(day) => self.catalog.folder(7, day).await.unwrap().unwrap().media,
+        };
+        let bytes = std::fs::read(self.catalog.index_path(7, part, file.generation)).unwrap();
+        String::from_utf8(bytes[..usize::try_from(file.length).unwrap()].to_vec()).unwrap()
+    }
+}
+
+async fn open(dir: &std::path::Path) -> (Arc<Catalog>, Arc<Governance>) {
+    let store = Arc::new(RedbStore::open(&dir.join("catalog.redb")).unwrap());
+    let views = Arc::new(RedbStore::open(&dir.join("views.redb")).unwrap());
+    let journal =
+        Journal::open(&dir.join("journal"), Chain::Governance, Uuid::nil(), JournalOptions::default(), &[]);
+    let journal = Arc::new(journal.unwrap().0);
+    let governance = Arc::new(Governance::new(views, Arc::clone(&journal)));
+    governance.catch_up().await.unwrap();
+    let catalog = Catalog::new(store, journal, dir.join("index"), Some(Arc::clone(&governance) as _));
+    catalog.catch_up().await.unwrap();
+    (Arc::new(catalog), governance)
+}
+
+fn medium(n: u32) -> Media {
+    Media {
+        id: format!("{n}.wav"),
+        version: format!("{n}-1"),
+        size: 1000 + u64::from(n),
+        media_type: "audio/wav".into(),
+        duration_ms: Some(3500),
+        changed_ms: EVENING,
+        keys: vec![JoinKey { kind: JoinKind::RecordingUuid, value: n.to_string() }],
+        ..Media::default()
+    }
+}
+
+fn facts(n: u32, start: i64) -> Facts {
+    Facts {
+        id: format!("cdr-{n}"),
+        revision: 1,
+        keys: vec![JoinKey { kind: JoinKind::RecordingUuid, value: n.to_string() }],
+        values: vec![
+            (fact::STARTED_AT.into(), start.to_string()),
+            (fact::STOPPED_AT.into(), (start + 4000).to_string()),
+            (fact::AGENT_NAME.into(), format!("Agent {n}")),
+        ],
+        ..Facts::default()
+    }
+}
+
+fn add(storage: &mut Storage, n: u32, start: i64) {
+    storage.media.insert(medium(n).id, medium(n));
+    storage.facts.insert(facts(n, start).id, facts(n, start));
+}
+
+fn june(day: u32) -> LocalDay {
+    LocalDay::from_date(chrono::NaiveDate::from_ymd_opt(2016, 6, day).unwrap()).unwrap()
+}
+
+fn utc_june(day: u32) -> UtcDay {
+    UtcDay::from_number(june(day).number()).unwrap()
+}
+
+#[tokio::test]
+async fn recordings_of_a_local_day_lie_in_two_folders_and_one_root_index() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        add(storage, 1, EVENING - 8 * 3_600_000); // 09:30 local, 6 June UTC
+        add(storage, 2, EVENING); // 17:30 local, 7 June UTC
+        add(storage, 3, EVENING + 7 * 3_600_000); // 00:30 local of 7 June
+    });
+    assert_eq!(world.scan().await.error, None);
+    assert_eq!(
+        world.names().await,
+        [
+            "S20160606/R201606061630000000.wav",
+            "S20160607/R201606070030000000.wav",
+            "S20160607/R201606070730000000.wav"
+        ]
+    );
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    let index = world.index(IndexPart::Root(june(6))).await;
+    let lines: Vec<_> = index.lines().collect();
+    assert_eq!(lines.len(), 3, "{index}");
+    assert!(lines[1].contains("R201606061630000000.wav,S20160606"), "{index}");
+    assert!(lines[2].contains("2016-06-06 17:30:00") && lines[2].contains("S20160607"), "{index}");
+    assert_eq!(world.index(IndexPart::Brief(utc_june(7))).await.lines().count(), 3);
+    assert_eq!(world.index(IndexPart::Full(utc_june(6))).await.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn names_are_for_ever() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=40).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    let before = world.names().await;
+    assert_eq!(before.len(), 40);
+    assert_eq!(before[39], "S20160607/R201606070030000039.wav");
+
+    let world = world.restart().await;
+    world.bent.change(|storage| {
+        storage.media.remove("5.wav");
+        add(storage, 0, EVENING);
+    });
+    assert_eq!(world.scan().await.error, None);
+    let after = world.names().await;
+    assert_eq!(after.len(), 40, "one has gone, one has come");
+    assert_eq!(after[39], "S20160607/R201606070030000040.wav", "a name is never given twice");
+    assert!(before.iter().filter(|name| !after.contains(name)).count() == 1);
+    assert_eq!(world.catalog.counts(7).await.unwrap().missing, 1);
+
+    world.bent.change(|storage| add(storage, 5, EVENING));
+    world.scan().await;
+    let back = world.names().await;
+    assert!(before.iter().all(|name| back.contains(name)), "what comes back has its old name");
+    assert_eq!(world.catalog.counts(7).await.unwrap().missing, 0);
+}
+
+#[tokio::test]
+async fn a_lost_store_is_rebuilt_from_the_journal() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        (1..=20).for_each(|n| add(storage, n, EVENING + i64::from(n % 3) * 1000));
+        storage.media.insert("99.wav".into(), medium(99));
+    });
+    world.scan().await;
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    let (names, counts) = (world.names().await, world.catalog.counts(7).await.unwrap());
+    let index = world.index(IndexPart::Root(june(6))).await;
+    assert_eq!(counts.orphans, 1);
+
+    let World { dir, tenant, bent, catalog, governance } = world;
+    drop((catalog, governance));
+    std::fs::remove_file(dir.path().join("catalog.redb")).unwrap();
+    let (catalog, governance) = open(dir.path()).await;
+    let world = World { dir, tenant, bent, catalog, governance };
+    assert_eq!(world.names().await, names);
+    assert_eq!(world.catalog.counts(7).await.unwrap(), counts);
+    world.scan().await;
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    assert_eq!(world.names().await, names);
+    assert_eq!(world.index(IndexPart::Root(june(6))).await, index);
+    assert_eq!(world.catalog.counts(7).await.unwrap(), counts);
+}
+
+#[tokio::test]
+async fn facts_may_come_late_and_change_cells_only() {
+    let world = World::new().await;
+    world.bent.change(|storage| add(storage, 1, EVENING));
+    world.scan().await;
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    let before = world.catalog.root_index(7, june(6)).await.unwrap().unwrap();
+
+    world.bent.change(|storage| {
+        let facts = storage.facts.get_mut("cdr-1").unwrap();
+        facts.revision = 2;
+        facts.values[2].1 = "=Zoë, \"Q\"".into();
+    });
+    world.scan().await;
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    assert_eq!(
+        world.catalog.root_index(7, june(6)).await.unwrap().unwrap().file,
+        before.file,
+        "not more often than once in five minutes"
+    );
+    world.catalog.publish_indexes(&world.tenant, now() + 301_000).await.unwrap();
+    let index = world.index(IndexPart::Root(june(6))).await;
+    assert!(index.contains("\"'=Zoë, \"\"Q\"\"\""), "{index}");
+    assert!(world.index(IndexPart::Brief(utc_june(7))).await.contains("Zoë"));
+    assert_eq!(world.names().await, ["S20160607/R201606070030000000.wav"]);
+
+    // An older revision, told late, changes nothing.
+    world.bent.change(|storage| *storage.facts.get_mut("cdr-1").unwrap() = facts(1, EVENING + 5000));
+    world.scan().await;
+    let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
+    let row = world.catalog.recording(7, rows[0].0).await.unwrap().unwrap();
+    assert_eq!(row.details.start_ms, EVENING);
+}
+
+#[tokio::test]
+async fn what_nobody_claims_is_an_orphan_until_facts_come() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        storage.media.insert("1.wav".into(), medium(1));
+        let young = Media { changed_ms: now() - 1000, ..medium(2) };
+        storage.media.insert("2.wav".into(), young);
+    });
+    world.scan().await;
+    assert!(world.names().await.is_empty());
+    let (orphans, _) = world.governance.orphans(7, None).await.unwrap();
+    assert_eq!(orphans.iter().map(|orphan| orphan.media.as_str()).collect::<Vec<_>>(), ["1.wav"]);
+    let counts = world.catalog.counts(7).await.unwrap();
+    assert_eq!((counts.learned, counts.orphans), (2, 1));
+
+    world.bent.change(|storage| {
+        storage.facts.insert("cdr-1".into(), facts(1, EVENING));
+    });
+    world.scan().await;
+    assert_eq!(world.names().await, ["S20160607/R201606070030000000.wav"]);
+    assert!(world.governance.orphans(7, None).await.unwrap().0.is_empty());
+    assert_eq!(world.catalog.counts(7).await.unwrap().orphans, 0);
+}
+
+#[tokio::test]
+async fn without_facts_media_is_published_with_what_it_tells_itself() {
+    let world = World::with(Unmatched::Publish).await;
+    world.bent.change(|storage| {
+        storage.media.insert("1.wav".into(), Media { media_type: "video/webm".into(), ..medium(1) });
+        // Facts told after the media in the same scan count, though the wait was over before it began.
+        add(storage, 2, EVENING - 1000);
+    });
+    world.scan().await;
+    assert_eq!(
+        world.names().await,
+        ["S20160607/R201606070029560000.webm", "S20160607/R201606070029590000.wav"]
+    );
+    assert_eq!(world.index(IndexPart::Brief(utc_june(7))).await.lines().count(), 2, "WAVs only");
+    assert_eq!(world.index(IndexPart::Media(utc_june(7))).await.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn growing_media_waits_and_changed_media_is_not_served() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        add(storage, 1, EVENING);
+        storage.media.get_mut("1.wav").unwrap().state = MediaState::Growing;
+    });
+    world.scan().await;
+    assert!(world.names().await.is_empty());
+    world.bent.change(|storage| add(storage, 1, EVENING));
+    world.scan().await;
+    assert_eq!(world.names().await.len(), 1);
+
+    world.bent.change(|storage| storage.media.get_mut("1.wav").unwrap().version = "other".into());
+    world.scan().await;
+    let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
+    assert_eq!(rows[0].1.condition, Condition::Corrupt);
+    assert_eq!(rows[0].1.size, 1001, "what was frozen stays");
+}
+
+#[tokio::test]
+async fn a_storage_that_shows_too_little_is_not_believed() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=100).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    world.bent.change(|storage| storage.media.retain(|_, media| media.size % 10 != 0));
+    let error = world.scan().await.error.unwrap();
+    assert!(error.contains("10 of 100"), "{error}");
+    assert_eq!(world.names().await.len(), 100);
+    world.bent.change(|storage| storage.media.clear());
+    assert!(world.scan().await.error.unwrap().contains("100 of 100"));
+    world.bent.change(|storage| storage.fails = Some(ErrorCode::Unavailable));
+    assert!(world.scan().await.error.unwrap().contains("as the test wants"));
+    assert_eq!(world.names().await.len(), 100);
+    assert_eq!(world.catalog.counts(7).await.unwrap().missing, 0);
+}
+
+#[tokio::test]
+async fn index_files_that_are_lost_are_written_again() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=3).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    let before = world.index(IndexPart::Brief(utc_june(7))).await;
+    std::fs::remove_dir_all(world.dir.path().join("index")).unwrap();
+    let world = world.restart().await;
+    assert!(world.catalog.check_index_files(&world.tenant, now()).await.unwrap() >= 2);
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    assert_eq!(world.index(IndexPart::Brief(utc_june(7))).await, before);
+    assert_eq!(world.index(IndexPart::Root(june(6))).await.lines().count(), 4);
+}
+
+#[tokio::test]
+async fn a_day_without_calls_has_an_index_once_the_tenant_is_served() {
+    let world = World::new().await;
+    let today = world.tenant.zone.day_of(now()).unwrap();
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    assert!(world.catalog.root_index(7, today).await.unwrap().unwrap().file.generation == 0);
+    let later = now() + 3 * 24 * 3_600_000;
+    world.catalog.publish_indexes(&world.tenant, later).await.unwrap();
+    let row = world.catalog.root_index(7, today).await.unwrap().unwrap();
+    assert!(row.file.generation != 0 && row.incomplete, "no source has told that it is complete");
+    world.scan().await;
+}

@@ -1,0 +1,102 @@
+//! Changes being prepared: reads see them before they are committed, and what was read stays in hand.
+//!
+//! Only the catalog's one writer uses it, so what was read can't change underneath.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{CatalogError, rows};
+use crate::state::{Batch, Store};
+
+/// A prepared batch with its view of the store.
+pub struct Txn<'a> {
+    store: &'a dyn Store,
+    read: HashMap<Vec<u8>, Option<Bytes>>,
+    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl<'a> Txn<'a> {
+    /// Nothing changed yet.
+    pub fn new(store: &'a dyn Store) -> Self {
+        Self { store, read: HashMap::new(), changes: BTreeMap::new() }
+    }
+
+    /// Reads many keys at once, for later gets.
+    pub async fn prefetch(&mut self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), CatalogError> {
+        let mut wanted: Vec<Vec<u8>> = keys
+            .into_iter()
+            .filter(|key| !self.read.contains_key(key) && !self.changes.contains_key(key))
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let values = self.store.get_many(&wanted).await?;
+        for (key, value) in wanted.into_iter().zip(values) {
+            self.read.insert(key, value.map(|versioned| versioned.value));
+        }
+        Ok(())
+    }
+
+    /// A row as it will be after this batch.
+    pub async fn get<T: DeserializeOwned>(&mut self, key: &[u8]) -> Result<Option<T>, CatalogError> {
+        if let Some(changed) = self.changes.get(key) {
+            return changed.as_deref().map(rows::decode).transpose();
+        }
+        if !self.read.contains_key(key) {
+            self.prefetch([key.to_vec()]).await?;
+        }
+        match self.read.get(key) {
+            Some(Some(bytes)) => rows::decode(bytes).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes a row.
+    pub fn put<T: Serialize>(&mut self, key: Vec<u8>, row: &T) -> Result<(), CatalogError> {
+        self.changes.insert(key, Some(rows::encode(row)?));
+        Ok(())
+    }
+
+    /// Deletes a row.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.changes.insert(key, None);
+    }
+
+    /// The greatest key with this prefix, changes included.
+    pub async fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {
+        let mut last = None;
+        let mut from = prefix.to_vec();
+        loop {
+            let page = self.store.scan(prefix, &from, 4096).await?;
+            if let Some(row) = page.rows.last() {
+                last = Some(row.key.to_vec());
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        let prepared = self
+            .changes
+            .range(prefix.to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .filter(|(_, value)| value.is_some())
+            .map(|(key, _)| key.clone())
+            .last();
+        Ok(last.max(prepared))
+    }
+
+    /// Whether nothing would change.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The batch to commit.
+    pub fn into_batch(self) -> Batch {
+        Batch { changes: self.changes.into_iter().collect(), conditions: Vec::new() }
+    }
+}

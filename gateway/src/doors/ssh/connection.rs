@@ -1,0 +1,257 @@
+//! One SSH connection: what its channels share, and who watches over its time.
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use russh::{Disconnect, server::Handle};
+use tokio::{io::BufReader, net::TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    handler::SshHandler,
+    wire::{Link, Wire},
+};
+use crate::{
+    doors::common::{Drain, SessionLog},
+    identity::{Account, Identity, Login, LoginEnded},
+    vfs::FileSystem,
+};
+
+/// Bytes that are read from the socket at once. Requests come in, some dozens of bytes each.
+const SOCKET_BUFFER: usize = 16 * 1024;
+/// An open file in a session that was active this lately counts as a running transfer when the gateway stops.
+const RECENTLY: Duration = Duration::from_secs(5);
+/// How often a stopping gateway looks whether a transfer has ended.
+const DRAIN_TICK: Duration = Duration::from_millis(100);
+/// How long a client that was told to go may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the channels of a connection share.
+pub(super) struct Connection {
+    pub(super) log: SessionLog,
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) drain: Drain,
+    pub(super) link: Arc<Link>,
+    /// russh's session, once it runs.
+    pub(super) handle: OnceLock<Handle>,
+    login: OnceLock<Login>,
+    logged_in: CancellationToken,
+    files: AtomicUsize,
+}
+
+impl Connection {
+    pub(super) fn new(
+        peer: SocketAddr,
+        fs: Arc<dyn FileSystem>,
+        identity: Arc<Identity>,
+        drain: Drain,
+    ) -> Self {
+        Self {
+            log: SessionLog::new("sftp", peer),
+            fs,
+            identity,
+            drain,
+            link: Arc::new(Link::new()),
+            handle: OnceLock::new(),
+            login: OnceLock::new(),
+            logged_in: CancellationToken::new(),
+            files: AtomicUsize::new(0),
+        }
+    }
+
+    /// The account with its present role.
+    pub(super) fn account(&self) -> Result<Account, LoginEnded> {
+        self.login.get().ok_or(LoginEnded)?.account()
+    }
+
+    /// What was typed.
+    pub(super) fn login_name(&self) -> &str {
+        self.login.get().map_or("", |login| login.name())
+    }
+
+    /// Somebody logged in.
+    pub(super) fn log_in(&self, login: Login, client: &str) {
+        self.log.logged_in(login.name(), &login.credential(), client);
+        // Only the first login counts; russh takes no second one.
+        let _ = self.login.set(login);
+        self.link.touch();
+        self.logged_in.cancel();
+    }
+
+    pub(super) fn file_opened(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn file_closed(&self) {
+        self.files.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tells the client why, gives it a moment to go.
+    pub(super) async fn disconnect(&self, reason: Disconnect, why: &str) {
+        if let Some(handle) = self.handle.get() {
+            let told = handle.disconnect(reason, why.to_owned(), "en".to_owned());
+            // A full queue or a client that doesn't read must not keep the session.
+            let _ = tokio::time::timeout(FAREWELL, told).await;
+        }
+    }
+}
+
+/// The times of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) login_grace: Duration,
+    pub(super) idle: Duration,
+}
+
+/// Runs a connection to its end.
+pub(super) async fn run(
+    connection: Arc<Connection>,
+    config: Arc<russh::server::Config>,
+    socket: TcpStream,
+    times: Times,
+    place: WaitingPlace,
+) {
+    let reason = watch(&connection, config, socket, times, place).await;
+    connection.link.cut.cancel();
+    connection.log.closed(&reason);
+}
+
+async fn watch(
+    connection: &Arc<Connection>,
+    config: Arc<russh::server::Config>,
+    socket: TcpStream,
+    times: Times,
+    place: WaitingPlace,
+) -> String {
+    let mut deadline = pin!(tokio::time::sleep(times.login_grace));
+    let wire = Wire::new(socket, Arc::clone(&connection.link));
+    let wire = BufReader::with_capacity(SOCKET_BUFFER, wire);
+    let start = russh::server::run_stream(config, wire, SshHandler::new(Arc::clone(connection)));
+    let started = tokio::select! {
+        started = start => started,
+        () = &mut deadline => return "no login in time".to_owned(),
+        () = connection.drain.begun() => return "shutdown".to_owned(),
+        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+    };
+    let mut session = match started {
+        Ok(session) => pin!(session),
+        Err(error) => return error.to_string(),
+    };
+    // Nobody else sets it.
+    let _ = connection.handle.set(session.handle());
+
+    tokio::select! {
+        ended = &mut session => return ending(ended),
+        () = connection.logged_in.cancelled() => {}
+        () = &mut deadline => {
+            connection.disconnect(Disconnect::ByApplication, "no login in time").await;
+            return "no login in time".to_owned();
+        }
+        () = connection.drain.begun() => return "shutdown".to_owned(),
+        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+    }
+    drop(place);
+
+    let Some(login) = connection.login.get() else { return "no login".to_owned() };
+    let (disconnect, why) = tokio::select! {
+        ended = &mut session => return ending(ended),
+        () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
+        () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
+        () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
+        () = connection.link.cut.cancelled() => return "cut".to_owned(),
+    };
+    connection.disconnect(disconnect, why).await;
+    // russh waits for the client to close; `cut` then takes what is left.
+    let _ = tokio::time::timeout(FAREWELL, session).await;
+    why.to_owned()
+}
+
+fn ending(ended: Result<(), russh::Error>) -> String {
+    match ended {
+        Ok(()) => "closed by the client".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Returns when nothing was asked, and nothing that was asked moved, for `limit`.
+async fn idle(connection: &Connection, limit: Duration) {
+    loop {
+        let due = connection.link.last_active() + limit;
+        if Instant::now() >= due {
+            return;
+        }
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
+
+/// Returns when the gateway stops and this connection has no transfer running, or the grace time is over.
+async fn drained(connection: &Connection) {
+    connection.drain.begun().await;
+    let transfers = async {
+        loop {
+            let recent = connection.link.last_active().elapsed() < RECENTLY;
+            let transferring = connection.files.load(Ordering::Relaxed) > 0 && recent;
+            if !transferring && connection.link.budget.in_hand() == (0, 0) {
+                return;
+            }
+            tokio::time::sleep(DRAIN_TICK).await;
+        }
+    };
+    tokio::select! {
+        () = transfers => {}
+        () = connection.drain.cut() => {}
+    }
+}
+
+/// The connections that haven't logged in yet. When there are too many, the oldest goes: idle ones that hold places
+/// lose them, while a client that logs in takes its place for a moment only.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    places: Arc<Mutex<std::collections::VecDeque<(u64, CancellationToken)>>>,
+    limit: usize,
+}
+
+impl Waiting {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { places: Arc::default(), limit }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Takes a place, in the order of the connections' arrival.
+    pub(super) fn enter(&self, connection: &Connection) -> WaitingPlace {
+        let number = connection.log.number();
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        while places.len() >= self.limit.max(1) {
+            if let Some((_, oldest)) = places.pop_front() {
+                oldest.cancel();
+            }
+        }
+        places.push_back((number, connection.link.cut.clone()));
+        WaitingPlace { waiting: self.clone(), number }
+    }
+}
+
+/// A place among those that wait; dropped at the login.
+pub(super) struct WaitingPlace {
+    waiting: Waiting,
+    number: u64,
+}
+
+impl Drop for WaitingPlace {
+    fn drop(&mut self) {
+        let mut places = self.waiting.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|(number, _)| *number != self.number);
+    }
+}

@@ -1,0 +1,389 @@
+//! russh's callbacks: logging in, and what a channel may ask for. None of them waits but for a password's check.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty,
+    keys::Algorithm,
+    server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
+};
+
+use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, login_methods, sftp::Sftp};
+use crate::identity::{Login, LoginRefused};
+
+/// Waited before the answer to a failed login, from the second failure of a connection on.
+const PENALTY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
+/// Channels that a connection may have at once, as many as OpenSSH allows.
+const CHANNELS: usize = 10;
+/// Channels that a connection may open in its life; russh keeps a little of each that we close first.
+const CHANNELS_EVER: usize = 10_000;
+/// Bytes of waiting requests above which a client's window grants trickle.
+const HOLD_BACK: usize = 128 * 1024;
+/// Bytes of waiting requests with which a connection is closed: the client sends on and on without reading.
+const TOO_MANY: usize = 4 * 1024 * 1024;
+/// The least that russh's window arithmetic goes on with: it grants when less than half is left.
+const TRICKLE: u32 = 2;
+const SFTP_ONLY: &str = "This service offers SFTP only.";
+
+/// One connection's callbacks.
+pub(super) struct SshHandler {
+    connection: Arc<Connection>,
+    login: Option<Login>,
+    failures: usize,
+    /// `None` until the subsystem is asked for.
+    channels: HashMap<ChannelId, Option<Arc<Sftp>>>,
+    opened: usize,
+}
+
+impl SshHandler {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self { connection, login: None, failures: 0, channels: HashMap::new(), opened: 0 }
+    }
+
+    fn accepted(&mut self, login: Login) -> Auth {
+        self.login = Some(login);
+        Auth::Accept
+    }
+
+    /// Every failure looks the same to the client.
+    async fn rejected(&mut self, login: &str, refused: LoginRefused) -> Auth {
+        self.connection.log.login_failed(login, &refused.to_string());
+        self.failures += 1;
+        if self.failures > 1 {
+            tokio::time::sleep(PENALTY).await;
+        }
+        if self.failures >= MAX_LOGIN_FAILURES {
+            self.connection
+                .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")
+                .await;
+        }
+        reject()
+    }
+
+    /// Whether some channel's requests wait in such numbers that the client has to slow down.
+    fn hold_back(&self) -> bool {
+        let holds = self.sftps().any(|sftp| sftp.backlog() > HOLD_BACK);
+        self.connection.link.held_back.store(holds, std::sync::atomic::Ordering::Relaxed);
+        holds
+    }
+
+    fn sftps(&self) -> impl Iterator<Item = &Arc<Sftp>> {
+        self.channels.values().flatten()
+    }
+
+    /// One line on standard error, exit status 1.
+    fn refuse_command(
+        &self,
+        channel: ChannelId,
+        what: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.refused(what);
+        session.channel_success(channel)?;
+        session.extended_data(channel, 1, format!("{SFTP_ONLY}\r\n").into_bytes())?;
+        session.exit_status_request(channel, 1)?;
+        session.eof(channel)?;
+        session.close(channel)
+    }
+
+    fn refused(&self, what: &str) {
+        let refusal = crate::vfs::Refusal::new(crate::vfs::RefusalKind::Forbidden, SFTP_ONLY);
+        self.connection.log.refused(what, &"", &refusal);
+    }
+}
+
+impl Drop for SshHandler {
+    fn drop(&mut self) {
+        for sftp in self.sftps() {
+            sftp.end();
+        }
+    }
+}
+
+impl Handler for SshHandler {
+    type Error = russh::Error;
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
+        Ok(match self.connection.identity.check_password(user, password).await {
+            Ok(login) => self.accepted(login),
+            Err(refused) => self.rejected(user, refused).await,
+        })
+    }
+
+    /// A key that is only offered changes nothing and counts for nothing.
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        // `ssh-rsa` is RSA with SHA-1.
+        let sha1 = *offer.algorithm == Algorithm::Rsa { hash: None };
+        let known = !sha1 && self.connection.identity.knows_key(user, offer.public_key);
+        Ok(if known { Auth::Accept } else { reject() })
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        Ok(match self.connection.identity.check_key(user, key.public_key) {
+            Ok(login) => self.accepted(login),
+            Err(refused) => self.rejected(user, refused).await,
+        })
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
+        let login = self.login.take().ok_or(russh::Error::NotAuthenticated)?;
+        let client: String = String::from_utf8_lossy(session.remote_sshid()).chars().take(100).collect();
+        self.connection.log_in(login, &client);
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        // A channel that we closed has no callback of its own.
+        self.channels.retain(|_, sftp| !sftp.as_ref().is_some_and(|sftp| sftp.has_ended()));
+        self.opened += 1;
+        if self.channels.len() >= CHANNELS || self.opened > CHANNELS_EVER {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        // The channel itself is dropped: its queue would fill, since all is done in these callbacks.
+        self.channels.insert(channel.id(), None);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refused("x11");
+        reply.reject(prohibited()).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refused("forwarding");
+        reply.reject(prohibited()).await;
+        Ok(())
+    }
+
+    async fn channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refused("forwarding");
+        reply.reject(prohibited()).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refused("forwarding");
+        reply.reject(prohibited()).await;
+        Ok(())
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        match self.channels.get_mut(&channel) {
+            Some(place @ None) if name == "sftp" => {
+                *place = Some(Sftp::start(Arc::clone(&self.connection), session.handle(), channel));
+                session.channel_success(channel)
+            }
+            _ => {
+                self.refused("subsystem");
+                session.channel_failure(channel)
+            }
+        }
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        self.refuse_command_on(channel, "shell", session)
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse_command_on(channel, "exec", session)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _term: &str,
+        _col_width: u32,
+        _row_height: u32,
+        _pix_width: u32,
+        _pix_height: u32,
+        _modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single_connection: bool,
+        _x11_auth_protocol: &str,
+        _x11_auth_cookie: &str,
+        _x11_screen_number: u32,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    /// Variables are ignored; clients send their language without being asked.
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _variable_name: &str,
+        _variable_value: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn agent_request(
+        &mut self,
+        _channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        _address: &str,
+        _port: &mut u32,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        self.refused("forwarding");
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(
+        &mut self,
+        _socket_path: &str,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        self.refused("forwarding");
+        Ok(false)
+    }
+
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let Some(Some(sftp)) = self.channels.get(&channel) else { return Ok(()) };
+        sftp.data(data, session)?;
+        let backlog = sftp.backlog();
+        if backlog > TOO_MANY {
+            session.disconnect(
+                Disconnect::ByApplication,
+                "too many requests without reading the replies",
+                "en",
+            )?;
+        }
+        self.hold_back();
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _channel: ChannelId, _current: u32) -> u32 {
+        // russh has granted already; what is returned here is the size of the next grant.
+        if self.hold_back() { TRICKLE } else { WINDOW }
+    }
+
+    async fn window_adjusted(
+        &mut self,
+        _channel: ChannelId,
+        _new_size: u32,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.hold_back();
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        match self.channels.get(&channel) {
+            Some(Some(sftp)) => sftp.eof(),
+            Some(None) => {
+                self.channels.remove(&channel);
+                session.close(channel)?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
+        if let Some(Some(sftp)) = self.channels.remove(&channel) {
+            sftp.end();
+        }
+        Ok(())
+    }
+}
+
+impl SshHandler {
+    /// A shell or a command on a channel that runs nothing yet.
+    fn refuse_command_on(
+        &mut self,
+        channel: ChannelId,
+        what: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match self.channels.get(&channel) {
+            Some(None) => {
+                self.channels.remove(&channel);
+                self.refuse_command(channel, what, session)
+            }
+            _ => session.channel_failure(channel),
+        }
+    }
+}
+
+/// A refusal after which the client may try each method again; russh by itself takes a method away that has failed.
+fn reject() -> Auth {
+    Auth::Reject { proceed_with_methods: Some(login_methods()), partial_success: false }
+}
+
+fn prohibited() -> ChannelOpenFailure {
+    // 1: administratively prohibited (RFC 4254, 5.1).
+    ChannelOpenFailure::Other { code: 1, reason: SFTP_ONLY.to_owned() }
+}

@@ -1,0 +1,127 @@
+//! The socket below russh, with what russh doesn't offer: a way to cut the connection, the moment when the output has
+//! left, progress for the idle timeout, and a pause in reading while requests are held back.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::budget::{Budget, HELD_BACK_PAUSE};
+
+/// What is known of a connection at its socket.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Cuts the connection.
+    pub(super) cut: CancellationToken,
+    /// What the connection has in hand.
+    pub(super) budget: Arc<Budget>,
+    /// The client's requests are held back, see [`HELD_BACK_PAUSE`].
+    pub(super) held_back: AtomicBool,
+    opened: Instant,
+    active: AtomicU64,
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self {
+            cut: CancellationToken::new(),
+            budget: Arc::default(),
+            held_back: AtomicBool::new(false),
+            opened: Instant::now(),
+            active: AtomicU64::new(0),
+        }
+    }
+
+    /// The client asked for something, or took bytes that it had asked for.
+    pub(super) fn touch(&self) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.active.store(now, Ordering::Relaxed);
+    }
+
+    /// Since when nothing has happened.
+    pub(super) fn last_active(&self) -> Instant {
+        self.opened + Duration::from_millis(self.active.load(Ordering::Relaxed))
+    }
+}
+
+/// The socket as russh sees it.
+pub(super) struct Wire<S> {
+    socket: S,
+    link: Arc<Link>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Wire<S> {
+    pub(super) fn new(socket: S, link: Arc<Link>) -> Self {
+        let cut = Box::pin(link.cut.clone().cancelled_owned());
+        Self { socket, link, cut, pause: None }
+    }
+
+    /// russh reads and writes in one task, so the one waker that this future keeps is the right one.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        // russh reads when its output has left.
+        this.link.budget.flushed();
+        if this.link.held_back.load(Ordering::Relaxed) || this.pause.is_some() {
+            let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD_BACK_PAUSE)));
+            ready!(pause.as_mut().poll(context));
+        }
+        ready!(Pin::new(&mut this.socket).poll_read(context, buffer))?;
+        this.pause = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        let written = ready!(Pin::new(&mut this.socket).poll_write(context, bytes))?;
+        // Keep-alives aren't progress: they go out with nothing in hand.
+        if this.link.budget.in_hand().1 > 0 {
+            this.link.touch();
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        ready!(Pin::new(&mut this.socket).poll_flush(context))?;
+        this.link.budget.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        Pin::new(&mut this.socket).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,349 @@
+//! The data folder: where the state lies, how it is opened and what is done when a part of it is lost.
+//!
+//! ```text
+//! catalog.redb          the catalog
+//! governance/           sled: what keeps recordings
+//! journal/governance/   every uid, name and change of state; the two stores can be rebuilt from it
+//! journal/access/       logins, refusals, downloads
+//! index/                the published index files
+//! ssh/                  host keys
+//! gateway-id            whose journal this is
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    admin::{BackupReport, JournalHead},
+    catalog::{Catalog, CatalogError},
+    governance::{self, Governance, GovernanceError},
+    state::{
+        Chain, DataDirLock, Head, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report,
+        SledStore, Store, StoreError, gateway_id, sync_folder,
+    },
+};
+
+/// The journal's name for the catalog's store.
+const CATALOG: &str = "catalog.redb";
+/// The journal's name for the governance store.
+const GOVERNANCE: &str = "governance";
+
+/// Why the data folder can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file can't be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A store failed in a way that a rebuild doesn't mend.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal is damaged or can't be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The catalog can't be brought up to the journal.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The governance store can't be brought up to the journal.
+    #[error(transparent)]
+    Governance(#[from] GovernanceError),
+    /// Not what was asked for.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The opened state.
+pub struct Data {
+    dir: PathBuf,
+    store: Arc<RedbStore>,
+    sled: Arc<SledStore>,
+    /// The governance chain.
+    pub journal: Arc<Journal>,
+    /// The access chain.
+    pub access: Arc<Journal>,
+    /// Recordings.
+    pub catalog: Arc<Catalog>,
+    /// What keeps them.
+    pub governance: Arc<Governance>,
+}
+
+impl Data {
+    /// Opens the state in a locked folder, mends what can be mended and brings the stores up to the journal.
+    ///
+    /// # Errors
+    ///
+    /// A journal that is broken, or that ends below what a store has applied.
+    pub async fn open(dir: &Path) -> Result<Self, DataError> {
+        let dir = dir.to_owned();
+        let folder = dir.clone();
+        let opened = blocking(move || Stores::open(&folder)).await?;
+        let Stores { store, sled, sled_rebuilt } = opened;
+        let catalog_applied = crate::catalog::applied(&*store).await?;
+        let governance_applied = if sled_rebuilt { 0 } else { governance::applied(&*sled).await? };
+        let folder = dir.clone();
+        let (journal, access) =
+            blocking(move || open_journals(&folder, catalog_applied, governance_applied)).await?;
+        let governance = Arc::new(Governance::new(Arc::clone(&sled) as _, Arc::clone(&journal)));
+        let catalog = Arc::new(Catalog::new(
+            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::clone(&journal),
+            dir.join("index"),
+            Some(Arc::clone(&governance) as _),
+        ));
+        for (what, count) in
+            [("catalog", catalog.catch_up().await?), ("governance", governance.catch_up().await?)]
+        {
+            if count > 0 {
+                tracing::info!(store = what, entries = count, "brought up to the journal");
+            }
+        }
+        Ok(Self { dir, store, sled, journal, access, catalog, governance })
+    }
+
+    /// Lets the next start verify the journal from what both stores have applied, instead of from its beginning.
+    pub async fn checkpoint(&self) -> Result<(), DataError> {
+        let applied = self.catalog.applied().await?.min(self.governance.applied().await?);
+        if applied > 0 {
+            self.journal.write_checkpoint(applied).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the stores, so that the next start need not rebuild anything.
+    pub async fn close(&self) -> Result<(), DataError> {
+        self.checkpoint().await?;
+        self.access.sync().await?;
+        self.sled.close().await?;
+        Ok(())
+    }
+
+    /// Writes a consistent copy of the state into an empty folder, while the gateway runs. Index files aren't
+    /// copied: they are written anew from the catalog. Host keys are.
+    ///
+    /// The catalog is copied before the journal: what the journal has more, the copy applies when it is started.
+    ///
+    /// # Errors
+    ///
+    /// The folder isn't empty, or a copy can't be written.
+    pub async fn backup(&self, target: &Path) -> Result<BackupReport, DataError> {
+        let (dir, folder) = (self.dir.clone(), target.to_owned());
+        blocking(move || prepare_empty(&folder)).await?;
+        self.store.copy_to(&target.join(CATALOG)).await?;
+        self.journal.copy_to(target).await?;
+        self.access.copy_to(target).await?;
+        let folder = target.to_owned();
+        blocking(move || {
+            copy_file(&dir.join("gateway-id"), &folder.join("gateway-id"))?;
+            copy_folder(&dir.join("ssh"), &folder.join("ssh"))?;
+            let io = |source| DataError::Io { path: folder.clone(), source };
+            sync_folder(&folder).map_err(io)?;
+            let mut report =
+                BackupReport { journals: verify(&folder)?.heads(), directory: folder, files: 0, bytes: 0 };
+            for file in files_below(&report.directory)? {
+                let metadata = fs::metadata(&file).map_err(|source| DataError::Io { path: file, source })?;
+                report.files = report.files.saturating_add(1);
+                report.bytes = report.bytes.saturating_add(metadata.len());
+            }
+            Ok(report)
+        })
+        .await
+    }
+}
+
+/// The two stores, opened or made anew.
+struct Stores {
+    store: Arc<RedbStore>,
+    sled: Arc<SledStore>,
+    sled_rebuilt: bool,
+}
+
+impl Stores {
+    fn open(dir: &Path) -> Result<Self, DataError> {
+        let path = dir.join(CATALOG);
+        let store = match RedbStore::open(&path) {
+            Err(StoreError::Corrupt { detail, .. }) => {
+                let aside = set_aside(&path)?;
+                tracing::error!(path = %path.display(), set_aside = %aside.display(), %detail, "the catalog is damaged; it is rebuilt from the journal");
+                RedbStore::open(&path)?
+            }
+            other => other?,
+        };
+        let opened = SledStore::open(&dir.join(GOVERNANCE))?;
+        let sled_rebuilt = match &opened.state {
+            OpenState::Clean => false,
+            OpenState::Rebuild { reason, .. } => {
+                tracing::info!(%reason, "the governance store is rebuilt from the journal");
+                true
+            }
+        };
+        Ok(Self { store: Arc::new(store), sled: Arc::new(opened.store), sled_rebuilt })
+    }
+}
+
+fn open_journals(
+    dir: &Path,
+    catalog: u64,
+    governance: u64,
+) -> Result<(Arc<Journal>, Arc<Journal>), DataError> {
+    let id = gateway_id(dir).map_err(|source| DataError::Io { path: dir.join("gateway-id"), source })?;
+    let applied = [("catalog", catalog), ("governance", governance)];
+    let open = |chain, applied: &[(&str, u64)]| {
+        let (journal, recovery) = Journal::open(dir, chain, id, JournalOptions::default(), applied)?;
+        if let Some(cut) = recovery.cut {
+            tracing::warn!(?chain, ?cut, "an incomplete write at the journal's end was cut off");
+        }
+        Ok::<_, DataError>(Arc::new(journal))
+    };
+    Ok((open(Chain::Governance, &applied)?, open(Chain::Access, &[])?))
+}
+
+/// What `state verify` found.
+#[derive(Debug)]
+pub struct Verified {
+    /// The governance chain.
+    pub governance: Report,
+    /// The access chain.
+    pub access: Report,
+}
+
+impl Verified {
+    /// The ends of the chains.
+    pub fn heads(&self) -> Vec<JournalHead> {
+        vec![head(Chain::Governance, self.governance.head), head(Chain::Access, self.access.head)]
+    }
+}
+
+/// The end of a chain, as the admin API tells it.
+pub fn head(chain: Chain, head: Head) -> JournalHead {
+    let sha256 = head.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    JournalHead { chain: chain.name().to_owned(), sequence: head.sequence, sha256 }
+}
+
+/// Verifies the whole journal and the catalog's file. Changes nothing. Blocking.
+///
+/// # Errors
+///
+/// The first thing that is wrong, with its place.
+pub fn verify(dir: &Path) -> Result<Verified, DataError> {
+    let governance = Journal::verify(dir, Chain::Governance)?;
+    let access = Journal::verify(dir, Chain::Access)?;
+    let catalog = dir.join(CATALOG);
+    if catalog.exists() {
+        RedbStore::verify_file(&catalog)?;
+    }
+    Ok(Verified { governance, access })
+}
+
+/// Sets both stores aside and rebuilds them from the journal. Facts come back with the next scans.
+pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
+    for name in [CATALOG, GOVERNANCE] {
+        let path = dir.join(name);
+        if path.exists() {
+            set_aside(&path)?;
+        }
+    }
+    Data::open(dir).await?.close().await
+}
+
+/// Puts a backup into an empty data folder and opens it once, so that what is wrong with it shows now.
+///
+/// # Errors
+///
+/// It isn't a backup, or a damaged one, or the data folder isn't empty.
+pub async fn restore(backup: &Path, dir: &Path) -> Result<(), DataError> {
+    let target = dir.to_owned();
+    blocking(move || prepare_empty(&target)).await?;
+    if !backup.join("journal").is_dir() || !backup.join("gateway-id").is_file() {
+        return Err(DataError::Refused(format!(
+            "{} is not a backup: it has no journal; name the folder that `recgate state backup` wrote",
+            backup.display()
+        )));
+    }
+    let (from, to) = (backup.to_owned(), dir.to_owned());
+    blocking(move || copy_folder(&from, &to)).await?;
+    let checked = dir.to_owned();
+    blocking(move || verify(&checked)).await?;
+    Data::open(dir).await?.close().await
+}
+
+/// Makes a folder, or takes one that has nothing in it but the lock of who works on it.
+fn prepare_empty(dir: &Path) -> Result<(), DataError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let io = |source| DataError::Io { path: dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        if name != DataDirLock::FILE {
+            return Err(DataError::Refused(format!(
+                "{} is not empty (it holds {:?}); name a new folder",
+                dir.display(),
+                name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf, DataError> {
+    let stamp = chrono::Utc::now().format("%Y%m%dT%H%M%S%.3fZ");
+    let aside = path.with_extension(format!("set-aside-{stamp}"));
+    fs::rename(path, &aside).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+    Ok(aside)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<(), DataError> {
+    let io = |source| DataError::Io { path: from.to_owned(), source };
+    if !from.is_dir() {
+        return Ok(());
+    }
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(io)?;
+    for entry in fs::read_dir(from).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        // Links, sockets and the like are nobody's state.
+        let kind = entry.file_type().map_err(io)?;
+        if kind.is_dir() {
+            copy_folder(&source, &target)?;
+        } else if kind.is_file() && entry.file_name() != DataDirLock::FILE {
+            copy_file(&source, &target)?;
+        }
+    }
+    sync_folder(to).map_err(io)
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<(), DataError> {
+    let io = |source| DataError::Io { path: from.to_owned(), source };
+    fs::copy(from, to).map_err(io)?;
+    fs::File::open(to).and_then(|file| file.sync_all()).map_err(io)
+}
+
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let io = |source| DataError::Io { path: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DataError> + Send + 'static,
+) -> Result<T, DataError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| DataError::Refused(format!("the work was stopped: {error}")))?
+}

@@ -1,0 +1,342 @@
+//! Puts the parts together: start, reload, drain.
+//!
+//! The doors run on the runtime that starts the gateway. Scans and indexes run on one of their own, so that
+//! the catalog's fsyncs keep no client waiting.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{
+        AdminServer, SocketError,
+        ready::{Ready, ReadyDoor, ReadyUser},
+    },
+    catalog::CatalogError,
+    config::{Config, Source, Tenant},
+    doors::{common::Drain, ssh},
+    identity::{Identity, IdentityError},
+    sources::Plugins,
+    state::{DataDirLock, LockError},
+    vfs::{MediaReader, Mounted, Vfs},
+};
+
+pub mod data;
+mod operations;
+mod source;
+
+use data::{Data, DataError};
+use source::{Running, follow};
+
+/// Threads for scans and indexes.
+const BACKGROUND_THREADS: usize = 2;
+
+/// Between two looks at what indexes are due.
+const INDEX_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Between two checkpoints of the journal.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Why a gateway doesn't start, or doesn't take a new configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another gateway works on the data folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data folder can't be used.
+    #[error("the data folder can't be used: {0}")]
+    Data(#[from] DataError),
+    /// The catalog can't take a tenant.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A tenant's name form isn't the one that it was made with.
+    #[error(
+        "tenant {tenant}: name_form was {made:?} when the tenant was made; put it back: clients know the recordings by their names"
+    )]
+    NameForm {
+        /// The tenant's name.
+        tenant: String,
+        /// As it was made.
+        made: crate::layout::NameForm,
+    },
+    /// A user or key can't be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The SSH door can't be opened.
+    #[error(transparent)]
+    Ssh(#[from] ssh::SshDoorError),
+    /// The admin socket can't be opened.
+    #[error(transparent)]
+    Admin(#[from] SocketError),
+    /// The ready file can't be written.
+    #[error("{path}: {error}")]
+    Ready {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
+    /// Threads can't be started.
+    #[error("the threads for scans can't be started: {0}")]
+    Threads(std::io::Error),
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    ready: Ready,
+    drain: Drain,
+    grace: Mutex<Duration>,
+    admin: AdminServer,
+    background: Runtime,
+    housekeeping: CancellationToken,
+    housekeeper: JoinHandle<()>,
+    reloading: tokio::sync::Mutex<()>,
+    _lock: DataDirLock,
+}
+
+/// What reload, status and housekeeping share.
+struct Shared {
+    data: Data,
+    vfs: Arc<Vfs>,
+    identity: Arc<Identity>,
+    plugins: Arc<Plugins>,
+    door: ssh::SshDoor,
+    drain: Drain,
+    started: chrono::DateTime<chrono::Utc>,
+    dir: PathBuf,
+    running: RwLock<HashMap<u32, RunningTenant>>,
+}
+
+/// A tenant with its sources at work.
+struct RunningTenant {
+    tenant: Arc<Tenant>,
+    sources: Vec<Running>,
+}
+
+impl Gateway {
+    /// Starts everything; returns once it listens, with the ready file written.
+    ///
+    /// A source whose plugin or storage isn't ready doesn't keep the others from being served; it is tried again.
+    ///
+    /// # Errors
+    /// What can't be started.
+    pub async fn start(
+        config: Config,
+        ready_file: Option<PathBuf>,
+        demo_users: Vec<ReadyUser>,
+    ) -> Result<Self, StartError> {
+        let lock = DataDirLock::acquire(&config.data_dir)?;
+        let data = Data::open(&config.data_dir).await?;
+        let identity = Arc::new(Identity::new(&config.tenants)?);
+        for tenant in &config.tenants {
+            adopt(&data, tenant).await?;
+        }
+        let limits = &config.limits;
+        let reader = MediaReader::new(limits.read_ahead_budget, limits.read_ahead_per_file);
+        let vfs = Arc::new(Vfs::new(Arc::clone(&data.catalog), reader));
+        let background = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(BACKGROUND_THREADS)
+            .thread_name("recgate-scan")
+            .enable_all()
+            .build()
+            .map_err(StartError::Threads)?;
+        let drain = Drain::new();
+        let door = ssh::serve(
+            &config.ssh,
+            &config.data_dir,
+            Arc::clone(&vfs) as _,
+            Arc::clone(&identity),
+            drain.clone(),
+        )
+        .await?;
+        let ready = Ready {
+            doors: door
+                .addresses
+                .first()
+                .map(|address| {
+                    let door = ReadyDoor {
+                        address: address.to_string(),
+                        host_key_sha256: door.host_key_sha256.clone(),
+                    };
+                    ("sftp".to_owned(), door)
+                })
+                .into_iter()
+                .collect(),
+            users: demo_users,
+        };
+        let shared = Arc::new(Shared {
+            data,
+            vfs,
+            identity,
+            plugins: Arc::new(Plugins::new(own_folder(), config.plugin_dirs.clone())),
+            door,
+            drain: drain.clone(),
+            started: chrono::Utc::now(),
+            dir: config.data_dir.clone(),
+            running: RwLock::default(),
+        });
+        shared.take(&config, background.handle());
+        let admin = AdminServer::start(&lock, Arc::clone(&shared) as _)?;
+        if let Some(path) = ready_file {
+            ready.write(&path).map_err(|error| StartError::Ready { path, error })?;
+        }
+        let housekeeping = CancellationToken::new();
+        let housekeeper = background.spawn(keep_house(Arc::clone(&shared), housekeeping.clone()));
+        for address in &shared.door.addresses {
+            tracing::info!(%address, host_key = %shared.door.host_key_sha256, "the SSH door is open");
+        }
+        Ok(Self {
+            shared,
+            ready,
+            drain,
+            grace: Mutex::new(limits.shutdown_grace),
+            admin,
+            background,
+            housekeeping,
+            housekeeper,
+            reloading: tokio::sync::Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// What the ready file says.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Goes over to a new configuration, whole or not at all.
+    ///
+    /// # Errors
+    /// What can't be taken; the old configuration goes on.
+    pub async fn reload(&self, config: Config) -> Result<(), StartError> {
+        let _turn = self.reloading.lock().await;
+        for tenant in &config.tenants {
+            adopt(&self.shared.data, tenant).await?;
+        }
+        self.shared.identity.replace(&config.tenants)?;
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = config.limits.shutdown_grace;
+        self.shared.take(&config, self.background.handle());
+        Ok(())
+    }
+
+    /// Refuses new sessions, lets transfers finish within the grace time, and closes everything.
+    pub async fn shutdown(self) {
+        let Self { shared, drain, grace, admin, background, housekeeping, housekeeper, _lock, .. } = self;
+        let grace = *grace.lock().unwrap_or_else(PoisonError::into_inner);
+        let cut = drain.finish(grace).await;
+        if cut > 0 {
+            tracing::warn!(sessions = cut, "sessions were cut off at the end of the grace time");
+        }
+        admin.stop().await;
+        housekeeping.cancel();
+        let _ = housekeeper.await;
+        let running = std::mem::take(&mut *shared.running.write().unwrap_or_else(PoisonError::into_inner));
+        for source in running.into_values().flat_map(|tenant| tenant.sources) {
+            source.stop().await;
+        }
+        if let Err(error) = shared.data.close().await {
+            tracing::error!(%error, "the state could not be closed; the next start mends it");
+        }
+        // A plugin's call may hang in a thread for ever; what must be kept has been written.
+        background.shutdown_background();
+    }
+}
+
+impl Shared {
+    /// Mounts the configured tenants and follows their sources. Sources that stay as they are go on undisturbed.
+    fn take(self: &Arc<Self>, config: &Config, background: &tokio::runtime::Handle) {
+        let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *running);
+        for tenant in &config.tenants {
+            let tenant = Arc::new(tenant.clone());
+            let mut old: Vec<Running> =
+                before.remove(&tenant.id).map(|running| running.sources).unwrap_or_default();
+            let mut sources = Vec::new();
+            for source in &tenant.sources {
+                let kept = old
+                    .iter()
+                    .position(|running| running.is_for(&tenant, source))
+                    .map(|at| old.swap_remove(at));
+                sources.push(kept.unwrap_or_else(|| {
+                    let same = |running: &&Running| running.source.id == source.id;
+                    // Only how it is followed has changed: its instance goes on.
+                    let slot = old.iter().find(same).filter(|running| running.runs_like(source));
+                    follow(background, self, &tenant, source, slot.map(|running| Arc::clone(&running.slot)))
+                }));
+            }
+            old.into_iter().for_each(Running::cancel);
+            running.insert(tenant.id, RunningTenant { tenant, sources });
+        }
+        before.into_values().flat_map(|tenant| tenant.sources).for_each(Running::cancel);
+        self.vfs.mount(running.values().map(|running| Mounted {
+            tenant: Arc::clone(&running.tenant),
+            sources:
+                running.sources.iter().map(|source| (source.source.id, Arc::clone(&source.slot))).collect(),
+        }));
+    }
+
+    fn tenants(&self) -> Vec<Arc<Tenant>> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().map(|running| Arc::clone(&running.tenant)).collect()
+    }
+}
+
+/// Publishes indexes that are due and writes checkpoints.
+async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
+    loop {
+        for tenant in shared.tenants() {
+            if let Err(error) = shared.data.catalog.publish_indexes(&tenant, now_ms()).await {
+                tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
+            }
+        }
+        if tokio::time::Instant::now() >= checkpoint {
+            checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
+            if let Err(error) = shared.data.checkpoint().await {
+                tracing::error!(%error, "no checkpoint of the journal could be written");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INDEX_INTERVAL) => {}
+        }
+    }
+}
+
+/// Makes a tenant known to the catalog, and its indexes whole, before anybody looks.
+async fn adopt(data: &Data, tenant: &Tenant) -> Result<(), StartError> {
+    let made = data.catalog.adopt(tenant).await?;
+    if made != tenant.name_form {
+        return Err(StartError::NameForm { tenant: tenant.name.clone(), made });
+    }
+    let lost = data.catalog.check_index_files(tenant, now_ms()).await?;
+    if lost > 0 {
+        tracing::warn!(tenant = %tenant.name, indexes = lost, "index files are not there; they are written anew");
+    }
+    data.catalog.publish_indexes(tenant, now_ms()).await?;
+    Ok(())
+}
+
+/// The folder of the gateway's executable, where its own plugins lie.
+pub fn own_folder() -> Option<PathBuf> {
+    std::env::current_exe().ok()?.canonicalize().ok()?.parent().map(Path::to_owned)
+}
+
+/// The wall clock, Unix milliseconds UTC.
+pub(crate) fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+/// Whether two configurations of a source need two instances.
+fn same_instance(a: &Source, b: &Source) -> bool {
+    (a.id, &a.name, &a.plugin, a.in_process, a.sha256, a.call_timeout, &a.settings)
+        == (b.id, &b.name, &b.plugin, b.in_process, b.sha256, b.call_timeout, &b.settings)
+}

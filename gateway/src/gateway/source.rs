@@ -1,0 +1,139 @@
+//! A source at work: its instance, made as soon as its plugin and storage allow, and the scans that follow it.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, now_ms, same_instance};
+use crate::{
+    catalog::{Progress, Synchroniser},
+    config::{Source, Tenant},
+    sources::{CallLimits, MediaSource, Slot, Trust},
+};
+
+/// The longest pause between two attempts to make an instance.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// A source that is followed.
+pub(super) struct Running {
+    /// Its configuration.
+    pub source: Source,
+    /// Where its instance is.
+    pub slot: Arc<Slot>,
+    /// How its scans go.
+    pub progress: Arc<RwLock<Progress>>,
+    zone: crate::layout::TenantZone,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Whether it may go on as it is.
+    pub fn is_for(&self, tenant: &Tenant, source: &Source) -> bool {
+        self.source == *source && self.zone == tenant.zone
+    }
+
+    /// Whether its instance serves this configuration.
+    pub fn runs_like(&self, source: &Source) -> bool {
+        same_instance(&self.source, source)
+    }
+
+    /// Ends its scans, without waiting.
+    pub fn cancel(self) {
+        self.stop.cancel();
+    }
+
+    /// Ends its scans.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+        self.slot.set(None);
+    }
+}
+
+/// Follows a source from now on. With a slot, its instance is used.
+pub(super) fn follow(
+    background: &tokio::runtime::Handle,
+    shared: &Arc<Shared>,
+    tenant: &Arc<Tenant>,
+    source: &Source,
+    slot: Option<Arc<Slot>>,
+) -> Running {
+    let slot = slot.unwrap_or_default();
+    let progress = Arc::new(RwLock::new(Progress::default()));
+    let stop = CancellationToken::new();
+    let task = background.spawn(run(
+        Arc::clone(shared),
+        Arc::clone(tenant),
+        source.clone(),
+        Arc::clone(&slot),
+        Arc::clone(&progress),
+        stop.clone(),
+    ));
+    Running { source: source.clone(), slot, progress, zone: tenant.zone.clone(), stop, task }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+    source: Source,
+    slot: Arc<Slot>,
+    progress: Arc<RwLock<Progress>>,
+    stop: CancellationToken,
+) {
+    let mut pause = Duration::from_secs(1);
+    let media = loop {
+        if let Some(media) = slot.instance() {
+            break media;
+        }
+        let made = tokio::select! {
+            () = stop.cancelled() => return,
+            made = make(&shared, &source) => made,
+        };
+        match made {
+            Ok(media) => {
+                slot.set(Some(Arc::clone(&media)));
+                break media;
+            }
+            Err(error) => {
+                let news = {
+                    let mut progress = progress.write().unwrap_or_else(PoisonError::into_inner);
+                    let news = progress.error.as_ref() != Some(&error);
+                    progress.error = Some(error.clone());
+                    news
+                };
+                if news {
+                    tracing::error!(tenant = %tenant.name, source = %source.name, "can't be started: {error}");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY),
+        }
+    };
+    let catalog = Arc::clone(&shared.data.catalog);
+    // What is shared must not be kept alive by a source that is on its way out.
+    drop(shared);
+    let wake = Arc::new(Notify::new());
+    Synchroniser { catalog, tenant, source, media, progress, wake, now_ms }.run(stop).await;
+}
+
+/// Loads the plugin and makes the instance; a problem in words for the operator.
+async fn make(shared: &Arc<Shared>, source: &Source) -> Result<Arc<dyn MediaSource>, String> {
+    let (plugins, source) = (Arc::clone(&shared.plugins), source.clone());
+    tokio::task::spawn_blocking(move || {
+        let trust = Trust { in_process: source.in_process, sha256: source.sha256 };
+        let plugin = plugins.load(&source.plugin, trust).map_err(|error| error.to_string())?;
+        let limits = CallLimits { timeout: source.call_timeout, max_calls: 0 };
+        let instance =
+            plugin.create(&source.name, &source.settings, limits).map_err(|error| error.to_string())?;
+        Ok(instance as Arc<dyn MediaSource>)
+    })
+    .await
+    .map_err(|error| error.to_string())?
+}

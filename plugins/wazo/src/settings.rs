@@ -1,0 +1,189 @@
+//! The configuration of an instance.
+
+use std::path::PathBuf;
+
+use recgate_plugin_api::{Error, ErrorCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Seconds after which a file that nobody changed counts as complete, unless configured. MixMonitor writes each
+/// frame through a buffer of about a second of audio, so ten seconds without a write is a pause or the end.
+const GROWING_AFTER_S: u32 = 10;
+const GROWING_AFTER_MAX_S: u32 = 3600;
+
+/// What an operator sets, checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// The monitor folder.
+    pub(crate) root: PathBuf,
+    /// Where the call data records lie.
+    #[serde(default)]
+    pub(crate) cdr_dir: Option<PathBuf>,
+    #[serde(default = "default_growing_after")]
+    growing_after: u32,
+    /// What fills EXTERNAL VARIABLE 1.
+    #[serde(default)]
+    pub(crate) external_variable_1: ExternalVariable1,
+    /// Beginning of the tag whose rest is the case.
+    #[serde(default)]
+    pub(crate) case_id_tag: Option<String>,
+    /// Beginning of the tag whose rest is the account.
+    #[serde(default)]
+    pub(crate) account_tag: Option<String>,
+}
+
+/// What fills EXTERNAL VARIABLE 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ExternalVariable1 {
+    /// The `conversation_id` of the record (calls after Wazo 24.09 have one).
+    #[default]
+    ConversationId,
+    /// The first of the record's tags.
+    FirstTag,
+}
+
+impl Settings {
+    /// Reads a configuration. The message of an error names the setting.
+    pub(crate) fn parse(config_json: &str) -> Result<Self, Error> {
+        let settings: Self =
+            serde_json::from_str(config_json).map_err(|error| invalid(format!("settings: {error}")))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Milliseconds after which a file that nobody changed counts as complete.
+    pub(crate) fn growing_after_ms(&self) -> i64 {
+        i64::from(self.growing_after) * 1000
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        for (key, path) in [("root", Some(&self.root)), ("cdr_dir", self.cdr_dir.as_ref())] {
+            if let Some(path) = path
+                && !path.is_absolute()
+            {
+                return Err(invalid(format!("{key}: {path:?} is not an absolute path; write it from / on")));
+            }
+        }
+        if !(1..=GROWING_AFTER_MAX_S).contains(&self.growing_after) {
+            return Err(invalid(format!(
+                "growing_after: {} is not between 1 and {GROWING_AFTER_MAX_S} seconds",
+                self.growing_after
+            )));
+        }
+        for (key, prefix) in [("case_id_tag", &self.case_id_tag), ("account_tag", &self.account_tag)] {
+            if prefix.as_ref().is_some_and(String::is_empty) {
+                return Err(invalid(format!("{key}: is empty, which would match every tag; leave it out")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The JSON Schema that a configuration is checked with before an instance is made.
+pub(crate) fn schema() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "wazo",
+        "description": "The monitor folder of a Wazo PBX and its call data records",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["root"],
+        "properties": {
+            "root": {
+                "description": "Absolute path of the monitor folder, for example \
+                    /var/lib/wazo/sounds/tenants/<tenant uuid>/monitor. It is only read.",
+                "type": "string",
+                "pattern": "^/"
+            },
+            "cdr_dir": {
+                "description": "Absolute path of a folder with call data records: *.json files, each the answer of \
+                    GET /cdr, an array of its items, or a single item. Without it no recording has facts.",
+                "type": "string",
+                "pattern": "^/"
+            },
+            "growing_after": {
+                "description": "Seconds without a change after which a file counts as complete.",
+                "type": "integer",
+                "minimum": 1,
+                "maximum": GROWING_AFTER_MAX_S,
+                "default": GROWING_AFTER_S
+            },
+            "external_variable_1": {
+                "description": "What fills EXTERNAL VARIABLE 1: the record's conversation_id or its first tag.",
+                "enum": ["conversation_id", "first_tag"],
+                "default": "conversation_id"
+            },
+            "case_id_tag": {
+                "description": "Beginning of the tag that carries the case, for example \"case:\". The rest of the \
+                    tag must be digits, at most 2147483647, to fill CASEID.",
+                "type": "string",
+                "minLength": 1
+            },
+            "account_tag": {
+                "description": "Beginning of the tag that carries the account, for example \"account:\". The rest \
+                    of the tag fills ACCOUNT.",
+                "type": "string",
+                "minLength": 1
+            }
+        }
+    })
+}
+
+fn default_growing_after() -> u32 {
+    GROWING_AFTER_S
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorCode::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let settings = Settings::parse(r#"{"root":"/srv/monitor"}"#).unwrap();
+        assert_eq!(settings.growing_after_ms(), 10_000);
+        assert_eq!(settings.external_variable_1, ExternalVariable1::ConversationId);
+        assert_eq!(settings.cdr_dir, None);
+    }
+
+    #[test]
+    fn each_mistake_names_its_setting() {
+        for (config, named) in [
+            ("{}", "root"),
+            (r#"{"root":"monitor"}"#, "root"),
+            (r#"{"root":"/m","cdr_dir":"cdr"}"#, "cdr_dir"),
+            (r#"{"root":"/m","growing_after":0}"#, "growing_after"),
+            (r#"{"root":"/m","growing_after":3601}"#, "growing_after"),
+            (r#"{"root":"/m","case_id_tag":""}"#, "case_id_tag"),
+            (r#"{"root":"/m","account_tag":""}"#, "account_tag"),
+            (r#"{"root":"/m","external_variable_1":"tag"}"#, "first_tag"),
+            (r#"{"root":"/m","roots":1}"#, "roots"),
+            ("[", "settings"),
+        ] {
+            let error = Settings::parse(config).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Invalid, "{config}");
+            assert!(error.message.contains(named), "{config}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn the_schema_knows_every_setting_and_describes_it() {
+        let schema = schema();
+        let properties = schema["properties"].as_object().unwrap();
+        let mut names: Vec<_> = properties.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["account_tag", "case_id_tag", "cdr_dir", "external_variable_1", "growing_after", "root"]
+        );
+        assert!(properties.values().all(|property| property["description"].is_string()));
+        assert_eq!(schema["additionalProperties"], false);
+    }
+}

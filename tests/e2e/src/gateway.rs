@@ -1,0 +1,169 @@
+//! A running gateway.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::command::wait_for;
+
+/// The release build that is driven: `RECGATE_BIN`, or where `cargo build --release` puts it.
+pub fn recgate() -> PathBuf {
+    let built =
+        || Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("target/release/recgate");
+    let path = env::var_os("RECGATE_BIN").map_or_else(built, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "there is no {}: these tests drive a release build; run `cargo xtask test`, or build with \
+         `cargo build --release --workspace`, or set RECGATE_BIN",
+        path.display()
+    );
+    path
+}
+
+/// What the ready file says.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The SFTP door's port on 127.0.0.1.
+    pub port: u16,
+    /// `SHA256:…` of its host key.
+    pub host_key_sha256: String,
+    /// Login and password of each user that a demo made.
+    pub users: BTreeMap<String, String>,
+    /// All of it.
+    pub json: Value,
+}
+
+/// A gateway process; dropping it kills it.
+#[derive(Debug)]
+pub struct Gateway {
+    child: Child,
+    log: PathBuf,
+    /// Where it listens.
+    pub ready: Ready,
+}
+
+impl Gateway {
+    /// Starts `recgate ARGS… --ready-file …` and waits until it listens. Its log goes on in `folder/gateway.log`.
+    pub fn start(folder: &Path, args: &[&str]) -> Self {
+        let log = folder.join("gateway.log");
+        let ready_file = folder.join("ready.json");
+        drop(fs::remove_file(&ready_file));
+        let output = File::options().create(true).append(true).open(&log).unwrap();
+        let child = Command::new(recgate())
+            .args(args)
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let mut starting = Starting { child: Some(child), log: log.clone() };
+        let ready = wait_for("the gateway's ready file", Duration::from_secs(60), || {
+            if let Some(status) = starting.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("the gateway ended while it started: {status}");
+            }
+            let text = fs::read_to_string(&ready_file).ok()?;
+            Some(read_ready(&serde_json::from_str(&text).ok()?))
+        });
+        Self { child: starting.child.take().unwrap(), log, ready }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self, deadline: Duration) -> ExitStatus {
+        wait_for("the gateway's end", deadline, || self.child.try_wait().unwrap())
+    }
+
+    /// SIGTERM, and the wait for its end, which must be a good one.
+    pub fn stop(self) {
+        self.signal(Signal::TERM);
+        let status = self.wait(Duration::from_secs(60));
+        assert!(status.success(), "the gateway ended with {status}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// All that it has logged, also before a restart.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Waits until the log holds all of these words in one line.
+    pub fn wait_for_log(&self, words: &[&str]) {
+        wait_for(&format!("a line of the log with {words:?}"), Duration::from_secs(30), || {
+            self.log().lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+        });
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        show_log(&self.log);
+    }
+}
+
+/// A gateway that doesn't listen yet: killed when its start takes too long.
+struct Starting {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+            show_log(&self.log);
+        }
+    }
+}
+
+fn show_log(log: &Path) {
+    if thread::panicking() {
+        let text = fs::read(log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        eprintln!("--- the gateway's log\n{}", lines[lines.len().saturating_sub(200)..].join("\n"));
+    }
+}
+
+fn read_ready(json: &Value) -> Ready {
+    let door = &json["doors"]["sftp"];
+    let address: std::net::SocketAddr = door["address"].as_str().unwrap().parse().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let users = json["users"].as_array().map(Vec::as_slice).unwrap_or_default();
+    Ready {
+        port: address.port(),
+        host_key_sha256: text(&door["host_key_sha256"]),
+        users: users.iter().map(|user| (text(&user["login"]), text(&user["password"]))).collect(),
+        json: json.clone(),
+    }
+}

@@ -1,0 +1,50 @@
+//! The demo, as a newcomer meets it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{fs, time::Duration};
+
+use recgate_e2e::{Gateway, Kind, Login, files_below, read_index, wait_for};
+use tempfile::TempDir;
+
+#[test]
+fn the_demo_serves_what_its_users_can_mirror() {
+    let folder = TempDir::new().unwrap();
+    let demo = folder.path().join("demo");
+    let gateway =
+        Gateway::start(folder.path(), &["demo", "--dir", demo.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let users = gateway.ready.users.clone();
+    let tenants: Vec<&String> = users.keys().filter(|login| !login.contains('/')).collect();
+    assert_eq!(tenants.len(), 2, "{users:?}");
+    for (user, password) in &users {
+        let login = Login::new(folder.path(), gateway.ready.port, user, password);
+        let mut raw = login.raw();
+        // The root index comes last.
+        wait_for("the demo's indexes", Duration::from_secs(90), || {
+            raw.list("/Index").ok().filter(|indexes| indexes.len() > 7)
+        });
+        let tree = raw.tree();
+        let wavs: Vec<&String> =
+            tree.keys().filter(|path| path.starts_with("/S") && path.ends_with(".wav")).collect();
+        assert!(wavs.len() > 20, "{user} sees {} recordings", wavs.len());
+        let mirror = folder.path().join(format!("mirror-{}", user.replace('/', "-")));
+        fs::create_dir(&mirror).unwrap();
+        login.sftp(&format!("get -r /* {}\n", mirror.display())).success();
+        let files = files_below(&mirror);
+        assert_eq!(files.len(), tree.values().filter(|stat| stat.kind == Kind::File).count());
+        for (path, bytes) in &files {
+            if path.ends_with(".csv") {
+                assert!(!read_index(bytes).1.is_empty(), "{path}");
+            } else {
+                let wav = hound::WavReader::new(&bytes[..]).unwrap_or_else(|error| panic!("{path}: {error}"));
+                assert!(wav.duration() > 0, "{path}");
+            }
+        }
+    }
+    // It says what to paste.
+    let log = gateway.log();
+    for client in ["sftp ", "lftp ", "sshfs ", "FileZilla"] {
+        assert!(log.contains(client), "{client}: {log}");
+    }
+    gateway.stop();
+}

@@ -1,0 +1,121 @@
+//! Programs and data that tests need of the machine, from Debian's packages.
+
+use std::{
+    env,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// One thing that has to be there.
+pub struct Need {
+    what: What,
+    package: &'static str,
+}
+
+enum What {
+    Program(&'static str),
+    Folder(&'static str),
+}
+
+impl Need {
+    /// A program in the search path.
+    pub const fn program(name: &'static str, package: &'static str) -> Self {
+        Self { what: What::Program(name), package }
+    }
+
+    /// A folder with data.
+    pub const fn folder(path: &'static str, package: &'static str) -> Self {
+        Self { what: What::Folder(path), package }
+    }
+
+    fn is_there(&self) -> bool {
+        match self.what {
+            What::Program(name) => find(name),
+            What::Folder(path) => Path::new(path).is_dir(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.what {
+            What::Program(name) | What::Folder(name) => name,
+        }
+    }
+}
+
+/// Installs what is missing.
+///
+/// # Errors
+/// Names each thing that is still missing, with its package: nothing is ever skipped for want of a tool.
+pub fn provide(needs: &[Need]) -> Result<(), String> {
+    let missing = missing(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    println!("xtask: installing {}", packages.join(" "));
+    let installed = install(&packages);
+    let still: Vec<String> = self::missing(needs)
+        .iter()
+        .map(|need| format!("{} (Debian package {})", need.name(), need.package))
+        .collect();
+    match (still.is_empty(), installed) {
+        (true, _) => Ok(()),
+        (false, Ok(())) => Err(format!("installed, but still missing: {}", still.join(", "))),
+        (false, Err(error)) => {
+            Err(format!("missing: {}. {error}. Install them and run this again", still.join(", ")))
+        }
+    }
+}
+
+/// A command as one would type it.
+pub fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+fn missing(needs: &[Need]) -> Vec<&Need> {
+    needs.iter().filter(|need| !need.is_there()).collect()
+}
+
+fn install(packages: &[&str]) -> Result<(), String> {
+    if !find("apt-get") {
+        return Err("there is no apt-get here to install them with".into());
+    }
+    apt(&["update", "-qq"])?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(packages);
+    apt(&arguments)
+}
+
+fn apt(arguments: &[&str]) -> Result<(), String> {
+    let is_root = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata("/proc/self").map_err(|error| format!("/proc/self: {error}"))?,
+    ) == 0;
+    let mut command = if is_root {
+        Command::new("apt-get")
+    } else if find("sudo") {
+        let mut sudo = Command::new("sudo");
+        // Never asks for a password: nobody may be there to type it.
+        sudo.args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        sudo
+    } else {
+        return Err("apt-get needs root, and there is no sudo".into());
+    };
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let status = command.status().map_err(|error| format!("{}: {error}", shown(&command)))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", shown(&command))) }
+}
+
+/// Whether a program is in the search path or where Debian puts daemons.
+fn find(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(name).is_file())
+}
