@@ -62,11 +62,13 @@ struct ConfigArgument {
 
 impl ConfigArgument {
     fn path(&self) -> PathBuf {
+        self.named().unwrap_or_else(|| PathBuf::from("/etc/recgate/recgate.toml"))
+    }
+
+    /// The file that somebody has named.
+    fn named(&self) -> Option<PathBuf> {
         let from_environment = || std::env::var_os("RECGATE_CONFIG").filter(|path| !path.is_empty());
-        self.config
-            .clone()
-            .or_else(|| from_environment().map(PathBuf::from))
-            .unwrap_or_else(|| PathBuf::from("/etc/recgate/recgate.toml"))
+        self.config.clone().or_else(|| from_environment().map(PathBuf::from))
     }
 
     fn load(&self) -> Result<Config, Failure> {

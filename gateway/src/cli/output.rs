@@ -43,6 +43,11 @@ impl<'w> Output<'w> {
     }
 }
 
+/// A number with its noun, whose plural ends in "s".
+pub fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 /// Lays out rows in columns as wide as their widest cell.
 pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);

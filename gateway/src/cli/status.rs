@@ -2,9 +2,12 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Exit, Failure, GatewayArgument, Output, block_on, output::columns};
+use super::{
+    Exit, Failure, GatewayArgument, Output, block_on,
+    output::{columns, counted},
+};
 use crate::admin::{
-    Status,
+    SourceReport, Status,
     client::{Client, ClientError},
 };
 
@@ -53,8 +56,9 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
         lines.push(format!("{} on {}, host keys {}", door.door, door.address, door.host_keys.join(" ")));
     }
     lines.push(format!(
-        "{} connections, {} of them logged in",
-        status.sessions.connections, status.sessions.sessions
+        "{}, {} of them logged in",
+        counted(status.sessions.connections, "connection"),
+        status.sessions.sessions
     ));
     for head in &status.journals {
         lines.push(format!("journal {}: entry {}, sha256 {}", head.chain, head.sequence, head.sha256));
@@ -82,7 +86,7 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
             rows.push(vec![
                 name.clone(),
                 source.plugin.clone(),
-                if source.plugin_status.available { "available" } else { "unavailable" }.to_owned(),
+                state(source).to_owned(),
                 source.media.to_string(),
                 source.last_scan.map_or_else(|| "none yet".to_owned(), ago),
                 source.lag_seconds.map_or_else(|| "unknown".to_owned(), span),
@@ -97,6 +101,16 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
     lines.extend(columns(&rows));
     lines.extend(errors);
     lines
+}
+
+/// A source in one word.
+fn state(source: &SourceReport) -> &'static str {
+    match (&source.problem, source.last_scan, source.plugin_status.available) {
+        (Some(_), _, _) => "failing",
+        (None, None, _) => "starting",
+        (None, Some(_), true) => "available",
+        (None, Some(_), false) => "unavailable",
+    }
 }
 
 /// A length of time in its two largest units.
@@ -117,7 +131,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::admin::{PluginStatus, RecordingCounts, SessionCounts, SourceReport, TenantStatus};
+    use crate::admin::{PluginStatus, RecordingCounts, SessionCounts, TenantStatus};
 
     #[test]
     fn spans_have_two_units() {
@@ -140,6 +154,14 @@ mod tests {
             problem: None,
             plugin_status: PluginStatus { last_error: Some("gone".to_owned()), ..PluginStatus::default() },
         };
+        let mut other = source.clone();
+        assert_eq!(state(&other), "unavailable");
+        other.plugin_status.available = true;
+        assert_eq!(state(&other), "available");
+        other.last_scan = None;
+        assert_eq!(state(&other), "starting");
+        other.problem = Some("root: no such folder".to_owned());
+        assert_eq!(state(&other), "failing");
         let tenant = TenantStatus {
             id: 1,
             name: "acme".to_owned(),

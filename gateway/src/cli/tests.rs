@@ -59,7 +59,7 @@ fn check_tells_all_mistakes() {
     let file = path.to_str().unwrap();
     let (printed, result) = recgate(&["check", "--config", file]);
     result.unwrap();
-    assert_eq!(printed, format!("{file}: right, with 1 tenants\n"));
+    assert_eq!(printed, format!("{file}: right, with 1 tenant\n"));
 
     config_in(dir.path(), "boss");
     let (printed, result) = recgate(&["check", "--config", file]);

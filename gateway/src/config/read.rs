@@ -10,6 +10,7 @@ use std::{
 use super::{
     Config, Limits, Log, Ssh,
     files::{self, Privacy},
+    inspect::SourceDraft,
     problems::Mistake,
     tenants, values,
     walk::{Field, Section},
@@ -18,14 +19,14 @@ use super::{
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Reads the whole document. `base` is the folder that relative paths begin from.
-pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
+/// Reads the whole document. `base` is the folder that relative paths begin from; `drafts` takes every source.
+pub(super) fn config(mut root: Section<'_>, base: &Path, drafts: &mut Vec<SourceDraft>) -> Config {
     let data_dir = data_dir(&mut root, base);
     let plugin_dirs = plugin_dirs(&mut root, base);
     let log = log(root.section("log"));
     let ssh = ssh(root.section("ssh"), base);
     let limits = limits(root.section("limits"));
-    let tenants = tenants::tenants(&mut root, base);
+    let tenants = tenants::tenants(&mut root, base, drafts);
     root.finish();
     Config { data_dir, plugin_dirs, log, ssh, limits, tenants }
 }

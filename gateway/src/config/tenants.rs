@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 use super::{
     Source, Tenant, Unmatched, User,
     files::{self, Privacy},
+    inspect::SourceDraft,
     problems::Mistake,
     read::{self, Unique},
     values,
@@ -20,8 +21,8 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// All tenants, by ascending id.
-pub(super) fn tenants(root: &mut Section<'_>, base: &Path) -> Vec<Tenant> {
+/// All tenants, by ascending id; `drafts` takes every source, also of those that are left out.
+pub(super) fn tenants(root: &mut Section<'_>, base: &Path, drafts: &mut Vec<SourceDraft>) -> Vec<Tenant> {
     const HEADER: &str = "[[tenant]]";
     let Some(field) = root.required("tenant", "Add a [[tenant]] with its id, name and zone.") else {
         return Vec::new();
@@ -30,7 +31,7 @@ pub(super) fn tenants(root: &mut Section<'_>, base: &Path) -> Vec<Tenant> {
     let mut tenants: Vec<_> = field
         .sections(HEADER)
         .into_iter()
-        .filter_map(|section| tenant(section, base, &mut ids, &mut names))
+        .filter_map(|section| tenant(section, base, &mut ids, &mut names, drafts))
         .collect();
     tenants.sort_by_key(|tenant| tenant.id);
     tenants
@@ -41,6 +42,7 @@ fn tenant(
     base: &Path,
     ids: &mut Unique<u32>,
     names: &mut Unique<String>,
+    drafts: &mut Vec<SourceDraft>,
 ) -> Option<Tenant> {
     let id = id(&mut section, ids);
     let name = section
@@ -72,7 +74,11 @@ fn tenant(
         .map(|field| field.sections("[[tenant.source]]"))
         .unwrap_or_default()
         .into_iter()
-        .map(|section| source(section, &mut ids, &mut names))
+        .map(|section| {
+            let draft = source(section, &name, &mut ids, &mut names);
+            drafts.push(draft.clone());
+            draft.source
+        })
         .collect();
     sources.sort_by_key(|source| source.id);
 
@@ -214,17 +220,21 @@ fn keys_of_file(field: &Field<'_>, example: &str, base: &Path, keys: &mut Vec<St
     }
 }
 
-fn source(mut section: Section<'_>, ids: &mut Unique<u32>, names: &mut Unique<String>) -> Source {
+fn source(
+    mut section: Section<'_>,
+    tenant: &str,
+    ids: &mut Unique<u32>,
+    names: &mut Unique<String>,
+) -> SourceDraft {
     let id = id(&mut section, ids);
     let name = section
         .required("name", "Write a name for people, for example name = \"pbx\".")
         .and_then(|field| name(&field, names))
         .unwrap_or_default();
-    let plugin = section
-        .required("plugin", "Write the plugin's name, for example plugin = \"wazo\".")
-        .and_then(|field| field.parsed("plugin = \"wazo\"", plugin_name))
-        .unwrap_or_default();
-    let in_process = section.field("isolation").and_then(|field| {
+    let plugin_field = section.required("plugin", "Write the plugin's name, for example plugin = \"wazo\".");
+    let plugin = plugin_field.as_ref().and_then(|field| field.parsed("plugin = \"wazo\"", plugin_name));
+    let isolation_field = section.field("isolation");
+    let in_process = isolation_field.as_ref().and_then(|field| {
         field.parsed("isolation = \"in-process\"", |text| match text {
             "in-process" => Ok(true),
             "process" => Err(Mistake::new(
@@ -234,7 +244,8 @@ fn source(mut section: Section<'_>, ids: &mut Unique<u32>, names: &mut Unique<St
             _ => values::choice(text, &[("in-process", true)]),
         })
     });
-    let sha256 = section.field("sha256").and_then(|field| field.parsed("sha256 = \"…\"", values::sha256));
+    let sha256_field = section.field("sha256");
+    let sha256 = sha256_field.as_ref().and_then(|field| field.parsed("sha256 = \"…\"", values::sha256));
     let metadata_wait = read::duration(&mut section, "metadata_wait", DAY, (Duration::ZERO, 90 * DAY));
     let unmatched = section.field("unmatched").and_then(|field| {
         let choices = [("orphan", Unmatched::Orphan), ("publish", Unmatched::Publish)];
@@ -243,30 +254,40 @@ fn source(mut section: Section<'_>, ids: &mut Unique<u32>, names: &mut Unique<St
     let (short, minute) = (Duration::from_millis(100), Duration::from_secs(60));
     let scan_interval = read::duration(&mut section, "scan_interval", minute, (short, 7 * DAY));
     let call_timeout = read::duration(&mut section, "call_timeout", minute / 2, (short, 60 * minute));
-    let settings = match section.field("settings") {
-        None => serde_json::Value::Object(serde_json::Map::new()),
+    let settings_field = section.field("settings");
+    let settings = match &settings_field {
+        None => Some(serde_json::Value::Object(serde_json::Map::new())),
         Some(field) if field.value().is_table() => {
-            values::json(field.value()).map_err(|mistake| field.report(mistake)).unwrap_or_default()
+            values::json(field.value()).map_err(|mistake| field.report(mistake)).ok()
         }
         Some(field) => {
             // Says what was expected.
             let _ = field.section();
-            serde_json::Value::Null
+            None
         }
     };
+    let draft = SourceDraft {
+        tenant: tenant.to_owned(),
+        whole: section.place(),
+        plugin: plugin_field.map(|field| field.mention(plugin.is_some())),
+        isolation: isolation_field.map(|field| field.mention(in_process.is_some())),
+        sha256: sha256_field.map(|field| field.mention(sha256.is_some())),
+        settings: settings_field.map(|field| (field.mention(settings.is_some()), field.tree())),
+        source: Source {
+            id,
+            name,
+            plugin: plugin.unwrap_or_default(),
+            in_process: in_process.unwrap_or(false),
+            sha256,
+            metadata_wait,
+            unmatched: unmatched.unwrap_or(Unmatched::Orphan),
+            scan_interval,
+            call_timeout,
+            settings: settings.unwrap_or_default(),
+        },
+    };
     section.finish();
-    Source {
-        id,
-        name,
-        plugin,
-        in_process: in_process.unwrap_or(false),
-        sha256,
-        metadata_wait,
-        unmatched: unmatched.unwrap_or(Unmatched::Orphan),
-        scan_interval,
-        call_timeout,
-        settings,
-    }
+    draft
 }
 
 fn plugin_name(text: &str) -> Result<String, Mistake> {

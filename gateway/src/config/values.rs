@@ -223,7 +223,7 @@ pub(super) fn json(value: &DeValue<'_>) -> Result<serde_json::Value, Mistake> {
 }
 
 /// The candidate that was probably meant, if one is near enough.
-pub(super) fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     // Longer input isn't a slip of the finger, and comparing it would cost.
     if typed.len() > 64 {
         return None;

@@ -9,6 +9,7 @@ use toml::{
 };
 
 use super::{
+    inspect::{Mention, Place, Tree},
     problems::{Mistake, Problem, Problems},
     values,
 };
@@ -20,61 +21,91 @@ const MOST_PROBLEMS: usize = 200;
 pub(super) struct Document<'t> {
     file: &'t Path,
     text: &'t str,
-    found: RefCell<Vec<(usize, Problem)>>,
-    untold: RefCell<usize>,
+    found: RefCell<Found>,
 }
 
 impl<'t> Document<'t> {
     pub fn new(file: &'t Path, text: &'t str) -> Self {
-        Self { file, text, found: RefCell::default(), untold: RefCell::default() }
+        Self { file, text, found: RefCell::default() }
     }
 
     /// Notes a mistake at a byte offset of the document.
     pub fn report(&self, at: usize, key: &str, mistake: Mistake) {
-        let mut found = self.found.borrow_mut();
-        if found.len() >= MOST_PROBLEMS {
-            *self.untold.borrow_mut() += 1;
+        self.found.borrow_mut().report(self.file, self.text, at, key, mistake);
+    }
+
+    /// The line of a byte offset, from 1.
+    fn line(&self, at: usize) -> usize {
+        place(self.text, at).0
+    }
+
+    /// The mistakes.
+    pub fn into_found(self) -> Found {
+        self.found.into_inner()
+    }
+}
+
+/// Mistakes with their byte offsets.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    problems: Vec<(usize, Problem)>,
+    untold: usize,
+}
+
+impl Found {
+    /// A mistake that keeps the document from being read at all.
+    pub fn of(problem: Problem) -> Self {
+        Self { problems: vec![(0, problem)], untold: 0 }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Notes a mistake at a byte offset of a text.
+    pub fn report(&mut self, file: &Path, text: &str, at: usize, key: &str, mistake: Mistake) {
+        if self.problems.len() >= MOST_PROBLEMS {
+            self.untold = self.untold.saturating_add(1);
             return;
         }
-        let (line, column) = self.place(at);
+        let (line, column) = place(text, at);
         let problem = Problem {
-            file: self.file.to_owned(),
+            file: file.to_owned(),
             line: Some(line),
             column: Some(column),
             key: key.to_owned(),
             wrong: mistake.wrong,
             remedy: mistake.remedy,
         };
-        found.push((at, problem));
-    }
-
-    /// Line and column, both from 1, of a byte offset.
-    pub fn place(&self, at: usize) -> (usize, usize) {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let column = before.get(start..).unwrap_or_default().chars().count() + 1;
-        (line, column)
+        self.problems.push((at, problem));
     }
 
     /// The mistakes in the order of the file.
-    pub fn into_problems(self) -> Problems {
-        let mut found = self.found.into_inner();
-        found.sort_by_key(|(at, _)| *at);
-        let mut problems: Vec<_> = found.into_iter().map(|(_, problem)| problem).collect();
-        let untold = self.untold.into_inner();
-        if untold > 0 {
+    pub fn into_problems(mut self, file: &Path) -> Problems {
+        self.problems.sort_by_key(|(at, _)| *at);
+        let mut problems: Vec<_> = self.problems.into_iter().map(|(_, problem)| problem).collect();
+        if self.untold > 0 {
             problems.push(Problem {
-                file: self.file.to_owned(),
+                file: file.to_owned(),
                 line: None,
                 column: None,
                 key: String::new(),
-                wrong: format!("there are {untold} more mistakes"),
+                wrong: format!("there are {} more mistakes", self.untold),
                 remedy: "Correct these first.".to_owned(),
             });
         }
         Problems(problems)
     }
+}
+
+/// Line and column, both from 1, of a byte offset.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before.get(start..).unwrap_or_default().chars().count() + 1;
+    (line, column)
 }
 
 /// A table of the document.
@@ -122,6 +153,11 @@ impl<'d> Section<'d> {
         self.document.report(self.at, &self.path, mistake);
     }
 
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        Place { at: self.at, key: self.path.clone() }
+    }
+
     /// Notes the keys that nobody has asked for.
     pub fn finish(self) {
         let Some(table) = self.table else { return };
@@ -164,7 +200,17 @@ impl<'d> Field<'d> {
 
     /// The line of the value, from 1.
     pub fn line(&self) -> usize {
-        self.document.place(self.value.span().start).0
+        self.document.line(self.value.span().start)
+    }
+
+    /// That it stands there, and whether it is right.
+    pub fn mention(&self, right: bool) -> Mention {
+        Mention { place: Place { at: self.value.span().start, key: self.path.clone() }, right }
+    }
+
+    /// Where everything below it stands.
+    pub fn tree(&self) -> Tree {
+        Tree::new(&self.key, self.value)
     }
 
     /// The raw value.
@@ -246,8 +292,7 @@ impl<'d> Field<'d> {
             self.wrong_type("a table", &format!("[{}]", self.path));
             return None;
         };
-        // The parser gives a table under a header the place of that header.
-        let at = self.value.span().start.max(self.key.start);
+        let at = start(&self.key, self.value);
         Some(Section {
             document: self.document,
             path: self.path.clone(),
@@ -265,7 +310,13 @@ impl<'d> Field<'d> {
     }
 }
 
-fn join(path: &str, key: &str) -> String {
+/// Where a value stands under its key.
+pub(super) fn start(key: &Range<usize>, value: &Spanned<DeValue<'_>>) -> usize {
+    // The parser gives a table under a header the place of that header.
+    value.span().start.max(key.start)
+}
+
+pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 

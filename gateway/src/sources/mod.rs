@@ -25,7 +25,7 @@ pub use self::{
     error::LoadError,
     instance::Instance,
     library::{Found, PluginInfo, Plugins, Trust},
-    plugin::{CallLimits, Plugin},
+    plugin::{CallLimits, Plugin, SettingsProblem},
     slot::Slot,
 };
 

@@ -4,6 +4,7 @@
 
 use std::{
     ffi::c_void,
+    fmt,
     os::fd::{AsRawFd as _, IntoRawFd as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use jsonschema::error::ValidationErrorKind;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use recgate_plugin_api::{
     Error, ErrorCode,
@@ -38,6 +40,24 @@ pub struct CallLimits {
     pub timeout: Duration,
     /// Calls at once, at most; a plugin may ask for fewer. 0 leaves it to the host (8). Never more than 64.
     pub max_calls: usize,
+}
+
+/// What is wrong with a source's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsProblem {
+    /// Where: a JSON pointer (RFC 6901), empty for the settings as a whole.
+    pub pointer: String,
+    /// What, on one line, without a full stop.
+    pub message: String,
+    /// Where the pointer's key is unknown: the keys that there are instead, as far as the schema tells.
+    pub known_keys: Option<Vec<String>>,
+}
+
+impl fmt::Display for SettingsProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.pointer.is_empty() { "the settings" } else { &self.pointer };
+        write!(f, "{}: {}", convert::escaped(place), self.message)
+    }
 }
 
 /// A plugin that is loaded and checked. It stays loaded for the life of the process.
@@ -83,20 +103,38 @@ impl Plugin {
         &self.schema
     }
 
-    /// What is wrong with a configuration: one sentence for each problem, with its place (a JSON pointer). Values are
-    /// not repeated, as they may be secrets. Empty where all is right.
-    pub fn check_settings(&self, settings: &Value) -> Vec<String> {
-        let mut problems: Vec<String> = Vec::new();
+    /// What is wrong with a configuration. Values are not repeated, as they may be secrets. Empty where all is right.
+    pub fn check_settings(&self, settings: &Value) -> Vec<SettingsProblem> {
+        let mut problems: Vec<SettingsProblem> = Vec::new();
         for error in self.validator.iter_errors(settings) {
             if problems.len() >= PROBLEMS_MAX {
-                problems.push("there are more problems".to_owned());
+                let message = "there are more problems".to_owned();
+                problems.push(SettingsProblem { pointer: String::new(), message, known_keys: None });
                 break;
             }
-            let place = error.instance_path().to_string();
-            let place = if place.is_empty() { "the settings".to_owned() } else { place };
-            problems.push(convert::escaped(&format!("{place}: {}", error.masked_with("the value"))));
+            let pointer = error.instance_path().as_str();
+            let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() else {
+                let message = convert::escaped(&error.masked_with("the value").to_string());
+                problems.push(SettingsProblem { pointer: pointer.to_owned(), message, known_keys: None });
+                continue;
+            };
+            let known_keys = self.known_keys(error.schema_path().as_str());
+            for key in unexpected.iter().take(PROBLEMS_MAX) {
+                problems.push(SettingsProblem {
+                    pointer: format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
+                    message: format!("unknown key {key:?}"),
+                    known_keys: Some(known_keys.clone()),
+                });
+            }
         }
         problems
+    }
+
+    /// The keys beside an `additionalProperties` of the schema.
+    fn known_keys(&self, additional_properties: &str) -> Vec<String> {
+        let parent = additional_properties.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let properties = self.schema.pointer(&format!("{parent}/properties")).and_then(Value::as_object);
+        properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Makes an instance. This runs the plugin's code: it blocks, for the timeout at most.
@@ -114,6 +152,7 @@ impl Plugin {
         let failed = |error| SourceError { source_name: Arc::clone(&source_name), error };
         let problems = self.check_settings(settings);
         if !problems.is_empty() {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
             return Err(failed(Error::new(ErrorCode::Invalid, problems.join("; "))));
         }
         let (sender, receiver) = mpsc::sync_channel(1);

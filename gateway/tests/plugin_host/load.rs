@@ -248,7 +248,7 @@ fn settings_are_checked_against_the_schema() {
     let plugin = broken();
     assert!(plugin.check_settings(&json!({"count": 3})).is_empty());
     let problems = plugin.check_settings(&json!({"count": "secret", "media": [{"size": 1}], "cuont": 3}));
-    let has = |part: &str| problems.iter().any(|problem| problem.contains(part));
+    let has = |part: &str| problems.iter().any(|problem| problem.to_string().contains(part));
     assert_eq!(problems.len(), 3, "{problems:?}");
     assert!(has("/count: the value is not of type") && has("/media/0: ") && has("cuont"), "{problems:?}");
     assert!(!has("secret"), "{problems:?}");

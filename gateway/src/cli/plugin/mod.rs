@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{ConfigArgument, Failure, Output, output::columns};
-use crate::sources::PluginInfo;
+use crate::{config, sources::PluginInfo};
 
 pub(super) mod host;
 
@@ -54,10 +54,15 @@ pub(super) fn run(command: Subcommands, output: &mut Output<'_>) -> Result<(), F
 
 fn list(arguments: &ListArguments, output: &mut Output<'_>) -> Result<(), Failure> {
     // Without any configuration, the plugins beside the executable are what there is.
-    let dirs = if arguments.config.config.is_none() && !arguments.config.path().exists() {
+    let dirs = if arguments.config.named().is_none() && !arguments.config.path().exists() {
         Vec::new()
     } else {
-        arguments.config.load()?.plugin_dirs
+        // Mistakes elsewhere in it don't matter: this command helps to correct them.
+        let inspection = config::inspect(&arguments.config.path());
+        match inspection.plugin_dirs() {
+            Some(dirs) => dirs.to_vec(),
+            None => arguments.config.load()?.plugin_dirs,
+        }
     };
     let mut found = Vec::new();
     for plugin in host::plugins(dirs).list() {
