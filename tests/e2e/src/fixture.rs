@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -17,13 +17,10 @@ use tempfile::TempDir;
 use crate::{
     clients::Login,
     command::{run, wait_for},
-    gateway::{Gateway, recgate},
+    gateway::{Gateway, recgate, test_plugins},
     raw::{Kind, Raw, Stat},
     wazo::{Call, WazoTree, utc},
 };
-
-/// The password of every user of a fixture.
-const PASSWORD: &str = "correct horse, battery staple";
 
 /// A tenant of a fixture. Its users are itself (a downloader) and `NAME/manager`.
 #[derive(Debug, Clone)]
@@ -38,7 +35,7 @@ pub struct TenantSpec {
     pub unmatched: &'static str,
     /// How long facts are waited for.
     pub metadata_wait: &'static str,
-    /// TOML of more sources.
+    /// TOML of more sources, which may be of the plugins that misbehave.
     pub more: String,
 }
 
@@ -147,13 +144,14 @@ impl Fixture {
 
     /// The configuration that describes the fixture.
     pub fn config(&self) -> String {
-        let mut text = format!(
-            "data_dir = {}\n[log]\nfilter = \"info,recgate=debug\"\n[ssh]\nlisten = [\"127.0.0.1:0\"]\n",
-            quoted(&self.data_dir())
-        );
+        let mut text = format!("data_dir = {}\n", quoted(&self.data_dir()));
+        if self.tenants.iter().any(|tenant| !tenant.more.is_empty()) {
+            writeln!(text, "plugin_dirs = [{}]", quoted(&test_plugins())).unwrap();
+        }
+        text.push_str("[log]\nfilter = \"info,recgate=debug\"\n[ssh]\nlisten = [\"127.0.0.1:0\"]\n");
         for tenant in &self.tenants {
             let wazo = &self.wazo[tenant.name];
-            let hash = password_hash();
+            let hash = password_hash(&password(tenant.name));
             let TenantSpec { id, name, zone, unmatched, metadata_wait, more } = tenant;
             write!(
                 text,
@@ -218,9 +216,10 @@ growing_after = 1
         run(&mut command, b"", Duration::from_secs(60))
     }
 
-    /// A login of the running gateway.
+    /// A login of the running gateway, with the tenant's password.
     pub fn login(&self, user: &str) -> Login {
-        Login::new(self.path(), self.gateway.as_ref().unwrap().ready.port, user, PASSWORD)
+        let tenant = user.split('/').next().unwrap();
+        Login::new(self.path(), self.gateway.as_ref().unwrap().ready.port, user, &password(tenant))
     }
 
     /// Waits until the tenant's folders hold exactly the files of these calls, and there is a root index of each of
@@ -310,17 +309,26 @@ fn published(raw: &mut Raw) -> BTreeMap<String, usize> {
     found
 }
 
-/// Made once: hashing is slow on purpose.
-fn password_hash() -> &'static str {
-    static HASH: OnceLock<String> = OnceLock::new();
-    HASH.get_or_init(|| {
-        let input = format!("{PASSWORD}\n");
-        let made =
-            run(Command::new(recgate()).arg("hash-password"), input.as_bytes(), Duration::from_secs(60));
-        let made = made.success();
-        let hash = made.stdout.lines().find(|line| line.starts_with("$argon2id$"));
-        hash.unwrap_or_else(|| panic!("no hash: {made}")).trim().to_owned()
-    })
+/// The password of every user of a tenant.
+pub fn password(tenant: &str) -> String {
+    format!("correct horse, battery staple of {tenant}")
+}
+
+/// What `recgate hash-password` makes of a password: once, because hashing is slow on purpose.
+pub fn password_hash(password: &str) -> String {
+    static HASHES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    // Whoever panicked while holding it has not changed it.
+    let mut hashes = HASHES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(hash) = hashes.get(password) {
+        return hash.clone();
+    }
+    let input = format!("{password}\n");
+    let made = run(Command::new(recgate()).arg("hash-password"), input.as_bytes(), Duration::from_secs(60));
+    let made = made.success();
+    let hash = made.stdout.lines().find(|line| line.starts_with("$argon2id$"));
+    let hash = hash.unwrap_or_else(|| panic!("no hash: {made}")).trim().to_owned();
+    hashes.insert(password.to_owned(), hash.clone());
+    hash
 }
 
 /// A path as a TOML string.

@@ -17,16 +17,35 @@ use crate::command::wait_for;
 
 /// The release build that is driven: `RECGATE_BIN`, or where `cargo build --release` puts it.
 pub fn recgate() -> PathBuf {
-    let built =
-        || Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("target/release/recgate");
-    let path = env::var_os("RECGATE_BIN").map_or_else(built, PathBuf::from);
+    let path = given("RECGATE_BIN", "target/release/recgate");
     assert!(
         path.is_file(),
-        "there is no {}: these tests drive a release build; run `cargo xtask test`, or build with \
-         `cargo build --release --workspace`, or set RECGATE_BIN",
+        "there is no {}: these tests drive a release build. Run `cargo xtask test`, which makes it; or build it with \
+         `cargo build --release`; or set RECGATE_BIN to another",
         path.display()
     );
     path
+}
+
+/// The folder of the plugins that misbehave: `RECGATE_TEST_PLUGINS`, or where `cargo xtask test` puts them.
+pub fn test_plugins() -> PathBuf {
+    let folder = given("RECGATE_TEST_PLUGINS", "target/conformance/release");
+    for plugin in ["librecgate_broken.so", "librecgate_wrong_major.so"] {
+        assert!(
+            folder.join(plugin).is_file(),
+            "there is no {plugin} in {}: these tests load plugins that misbehave. Run `cargo xtask test`, which makes \
+             them; or build them with `cargo build --release -p recgate-broken-plugin -p recgate-wrong-major \
+             --target-dir target/conformance`; or set RECGATE_TEST_PLUGINS to their folder",
+            folder.display()
+        );
+    }
+    folder
+}
+
+/// The path in a variable of the environment, or else this one below the workspace's root.
+fn given(variable: &str, built: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    env::var_os(variable).map_or_else(|| root.join(built), PathBuf::from)
 }
 
 /// What the ready file says.
@@ -47,25 +66,28 @@ pub struct Ready {
 pub struct Gateway {
     child: Child,
     log: PathBuf,
+    stdout: PathBuf,
     /// Where it listens.
     pub ready: Ready,
 }
 
 impl Gateway {
-    /// Starts `recgate ARGS… --ready-file …` and waits until it listens. Its log goes on in `folder/gateway.log`.
+    /// Starts `recgate ARGS… --ready-file …` and waits until it listens. Its log (standard error) goes on in
+    /// `folder/gateway.log`.
     pub fn start(folder: &Path, args: &[&str]) -> Self {
         let log = folder.join("gateway.log");
         let ready_file = folder.join("ready.json");
         drop(fs::remove_file(&ready_file));
-        let output = File::options().create(true).append(true).open(&log).unwrap();
+        let stdout = folder.join("gateway.stdout");
+        let append = |path| File::options().create(true).append(true).open(path).unwrap();
         let child = Command::new(recgate())
             .args(args)
             .arg("--ready-file")
             .arg(&ready_file)
             .current_dir(folder)
             .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
+            .stdout(append(&stdout))
+            .stderr(append(&log))
             .spawn()
             .unwrap();
         let mut starting = Starting { child: Some(child), log: log.clone() };
@@ -76,7 +98,7 @@ impl Gateway {
             let text = fs::read_to_string(&ready_file).ok()?;
             Some(read_ready(&serde_json::from_str(&text).ok()?))
         });
-        Self { child: starting.child.take().unwrap(), log, ready }
+        Self { child: starting.child.take().unwrap(), log, stdout, ready }
     }
 
     /// Its process id.
@@ -111,6 +133,11 @@ impl Gateway {
     /// All that it has logged, also before a restart.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// All that it has printed to standard output, also before a restart.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap()).into_owned()
     }
 
     /// Waits until the log holds all of these words in one line.

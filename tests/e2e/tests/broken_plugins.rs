@@ -4,7 +4,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use recgate_e2e::{ACME, Fixture, TenantSpec, recgate, run, utc, wait_for};
+use recgate_e2e::{ACME, Fixture, TenantSpec, recgate, run, test_plugins, utc, wait_for};
 
 const BROKEN: &str = "/S20160606/R201606060001170000.wav";
 
@@ -15,6 +15,7 @@ fn broken_source(misbehave: &str) -> String {
 id = 9
 name = "broken-one"
 plugin = "broken"
+isolation = "in-process"
 metadata_wait = "0s"
 unmatched = "publish"
 scan_interval = "500ms"
@@ -90,7 +91,7 @@ fn a_plugin_of_another_major_or_no_plugin_is_refused_with_a_reason() {
         command.args(["plugin", "inspect"]).arg(path);
         run(&mut command, b"", Duration::from_secs(60))
     };
-    let built = recgate().with_file_name("librecgate_wrong_major.so");
+    let built = test_plugins().join("librecgate_wrong_major.so");
     let refused = inspect(&built);
     assert!(!refused.status.success() && refused.text().contains("4711"), "{refused}");
 

@@ -42,9 +42,9 @@ fn the_demo_serves_what_its_users_can_mirror() {
         }
     }
     // It says what to paste.
-    let log = gateway.log();
+    let printed = gateway.stdout();
     for client in ["sftp ", "lftp ", "sshfs ", "FileZilla"] {
-        assert!(log.contains(client), "{client}: {log}");
+        assert!(printed.contains(client), "{client}: {printed}");
     }
     gateway.stop();
 }

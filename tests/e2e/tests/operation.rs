@@ -16,6 +16,7 @@ fn slow_source(size: u64, delay_ms: u64) -> String {
 id = 9
 name = "slow"
 plugin = "broken"
+isolation = "in-process"
 metadata_wait = "0s"
 unmatched = "publish"
 scan_interval = "500ms"

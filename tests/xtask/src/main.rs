@@ -21,7 +21,8 @@ Commands:
   bench [ARG…]  Measure the SFTP door beside OpenSSH's (--pairs N, --size MIB)
 
 Environment:
-  RECGATE_BIN   Drive this executable in tests and benchmarks; its folder holds the plugins. Nothing is built then";
+  RECGATE_BIN           Drive this executable in tests and benchmarks; its folder holds its plugins. It isn't built then
+  RECGATE_TEST_PLUGINS  The folder of the plugins that misbehave in tests. They aren't built then";
 
 /// What the tests run besides Rust: an executable or a file, and the Debian package that has it.
 const TEST_NEEDS: &[machine::Need] = &[
@@ -74,7 +75,10 @@ fn demo(args: &[OsString]) -> Result<ExitCode, String> {
 fn test(args: &[OsString]) -> Result<ExitCode, String> {
     machine::provide(TEST_NEEDS)?;
     let recgate = release()?;
-    run(cargo().args(["test", "--workspace"]).args(args).env("RECGATE_BIN", recgate))?;
+    let plugins = test_plugins()?;
+    let mut test = cargo();
+    test.args(["test", "--workspace"]).args(args);
+    run(test.env("RECGATE_BIN", recgate).env("RECGATE_TEST_PLUGINS", plugins))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,20 +92,31 @@ fn bench(args: &[OsString]) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds what is tested: the daemon, its plugins, and the plugins that misbehave. Says where the daemon is.
+/// Builds what is installed: the daemon and its plugins. Says where the daemon is.
 fn release() -> Result<PathBuf, String> {
-    if let Some(given) = env::var_os("RECGATE_BIN") {
-        let given = PathBuf::from(given);
-        return given.canonicalize().map_err(|error| format!("RECGATE_BIN, {}: {error}", given.display()));
+    if let Some(recgate) = given("RECGATE_BIN")? {
+        return Ok(recgate);
     }
-    // One build, so that what the packages share is built once: all but the tests themselves.
-    run(cargo().args(["build", "--release", "--workspace"]).args([
-        "--exclude",
-        "xtask",
-        "--exclude",
-        "recgate-e2e",
-    ]))?;
+    run(cargo().args(["build", "--release"]))?;
     Ok(target_folder().join("release/recgate"))
+}
+
+/// Builds the plugins that misbehave. Says in which folder they are: one of their own, because what lies beside the
+/// daemon passes for the gateway's own.
+fn test_plugins() -> Result<PathBuf, String> {
+    if let Some(folder) = given("RECGATE_TEST_PLUGINS")? {
+        return Ok(folder);
+    }
+    let target = target_folder().join("conformance");
+    let packages = ["--package", "recgate-broken-plugin", "--package", "recgate-wrong-major"];
+    run(cargo().args(["build", "--release"]).args(packages).arg("--target-dir").arg(&target))?;
+    Ok(target.join("release"))
+}
+
+/// The path in a variable of the environment, which must exist.
+fn given(variable: &str) -> Result<Option<PathBuf>, String> {
+    let Some(given) = env::var_os(variable).map(PathBuf::from) else { return Ok(None) };
+    given.canonicalize().map(Some).map_err(|error| format!("{variable}, {}: {error}", given.display()))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
