@@ -13,6 +13,7 @@ use super::{Exit, Failure, Output, output::columns, serve::Service};
 use crate::{admin::ready::Ready, config, telemetry};
 
 mod calls;
+mod known_hosts;
 mod random;
 mod setup;
 mod sound;
@@ -56,6 +57,11 @@ pub(super) fn run(arguments: Arguments, output: &mut Output<'_>) -> Result<(), F
         demo_users: demo.users,
     };
     service.run(|ready| {
+        if let Some(address) = address(ready) {
+            known_hosts::write(&dir, address).map_err(|error| {
+                Failure::failed(format!("{} can't be written: {error}", known_hosts::path(&dir).display()))
+            })?;
+        }
         output.line(instructions(ready, &dir, demo.recordings))?;
         output.flush()
     })
@@ -95,17 +101,18 @@ fn free_address() -> Result<SocketAddr, Failure> {
     listener.local_addr().map_err(Failure::failed)
 }
 
+/// Where the SFTP door listens.
+fn address(ready: &Ready) -> Option<SocketAddr> {
+    ready.doors.get("sftp")?.address.parse().ok()
+}
+
 /// What to paste where.
 fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
     let Some(door) = ready.doors.get("sftp") else { return "the demo has no SFTP door".to_owned() };
-    let Ok(address) = door.address.parse::<SocketAddr>() else {
-        return format!("serving on {}", door.address);
-    };
+    let Some(address) = address(ready) else { return format!("serving on {}", door.address) };
     let (host, port) = (address.ip(), address.port());
     let url_host = if address.is_ipv6() { format!("[{host}]") } else { host.to_string() };
-    // Its own file of known hosts: each temporary demo has keys of its own, and a client that knows others would
-    // refuse them.
-    let known = shell_quoted(&format!("UserKnownHostsFile={}", dir.join("known_hosts").display()));
+    let known = shell_quoted(&known_hosts::option(dir));
     let mut rows = vec![["LOGIN", "PASSWORD", "ROLE"].map(str::to_owned).to_vec()];
     for user in &ready.users {
         rows.push(vec![user.login.clone(), user.password.clone(), format!("{:?}", user.role).to_lowercase()]);
@@ -119,12 +126,15 @@ fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
     if let Some(user) = ready.users.first() {
         let (login, password) = (&user.login, &user.password);
         let url_login = login.replace('/', "%2F");
+        // A word of a shell in a string of lftp, and that in a word of a shell.
+        let ssh = format!("ssh -a -x -o {known}").replace('\\', "\\\\").replace('"', "\\\"");
+        let lftp =
+            shell_quoted(&format!("set sftp:connect-program \"{ssh}\"; mirror / {login}-recordings; quit"));
         text.push_str(&format!(
             "sftp (asks for the password; for acme/manager write -o User=acme/manager instead of {login}@)\n  \
              sftp -o {known} -P {port} {login}@{url_host}\n\
              lftp (copies everything; again, and nothing is left to copy)\n  \
-             lftp -e 'set sftp:auto-confirm yes; mirror / {login}-recordings; quit' -u {login},{password} \
-             sftp://{url_host}:{port}\n\
+             lftp -e {lftp} -u {login},{password} sftp://{url_host}:{port}\n\
              FileZilla (paste into \"Host\", then Quickconnect)\n  \
              sftp://{url_login}:{password}@{url_host}:{port}\n\
              sshfs\n  \
@@ -135,7 +145,7 @@ fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
         "Index/ has a CSV file for each finished day of the tenant's clock; it opens in any spreadsheet. A row's DIRECTORY\n\
          and FILENAME say where its recording is. In sftp: `ls`, `get -r Index`, and `get -r` of any\n\
          folder. `recgate status --data-dir {}` says how the gateway is.\n",
-        dir.join("data").display()
+        shell_quoted(&dir.join("data").display().to_string())
     ));
     text.push_str(&format!("The demo lies in {}. Ctrl-C ends it.", dir.display()));
     text
@@ -174,7 +184,8 @@ mod tests {
             "with 7 recordings, over SFTP on 127.0.0.1:2022.",
             "Host key: SHA256:abc",
             "acme   pass-word  downloader",
-            "sftp -o 'UserKnownHostsFile=/tmp/my demo/known_hosts' -P 2022 acme@127.0.0.1\n",
+            "sftp -o 'UserKnownHostsFile=\"/tmp/my demo/known_hosts\"' -P 2022 acme@127.0.0.1\n",
+            "  lftp -e 'set sftp:connect-program \"ssh -a -x -o '\\''UserKnownHostsFile=\\\"/tmp/my demo/known_hosts\\\"'\\''\"; mirror / acme-recordings; quit' ",
             "-u acme,pass-word sftp://127.0.0.1:2022\n",
             "  sftp://acme:pass-word@127.0.0.1:2022\n",
             "-p 2022 acme@127.0.0.1:/ acme\n",
