@@ -55,6 +55,9 @@ pub enum DataError {
     /// The governance store can't be brought up to the journal.
     #[error(transparent)]
     Governance(#[from] GovernanceError),
+    /// There is nothing to rebuild from.
+    #[error("there is no journal in {}, and names hang on it; restore a backup", .0.display())]
+    NoJournal(PathBuf),
     /// Not what was asked for.
     #[error("{0}")]
     Refused(String),
@@ -68,6 +71,7 @@ impl DataError {
             Self::Journal(
                 JournalError::Broken { .. } | JournalError::Short { .. } | JournalError::Damaged { .. }
             ) | Self::Store(StoreError::Corrupt { .. })
+                | Self::NoJournal(_)
         )
     }
 }
@@ -96,13 +100,16 @@ impl Data {
     pub async fn open(dir: &Path) -> Result<Self, DataError> {
         let dir = dir.to_owned();
         let folder = dir.clone();
-        let opened = blocking(move || Stores::open(&folder)).await?;
-        let Stores { store, sled, sled_rebuilt } = opened;
-        let catalog_applied = crate::catalog::applied(&*store).await?;
-        let governance_applied = if sled_rebuilt { 0 } else { governance::applied(&*sled).await? };
+        let store = blocking(move || open_catalog(&folder)).await?;
+        let applied = crate::catalog::applied(&*store).await?;
         let folder = dir.clone();
-        let (journal, access) =
-            blocking(move || open_journals(&folder, catalog_applied, governance_applied)).await?;
+        let (journal, access) = blocking(move || open_journals(&folder, applied)).await?;
+        // Last, because opening it uses up the mark of its clean stop: a start that is refused must not.
+        let folder = dir.clone();
+        let (sled, rebuilt) = blocking(move || open_governance(&folder)).await?;
+        if !rebuilt {
+            reaches(&dir, journal.head(), governance::applied(&*sled).await?)?;
+        }
         let governance = Arc::new(Governance::new(Arc::clone(&sled) as _, Arc::clone(&journal)));
         let catalog = Arc::new(Catalog::new(
             Arc::clone(&store) as Arc<dyn Store>,
@@ -173,44 +180,37 @@ impl Data {
     }
 }
 
-/// The two stores, opened or made anew.
-struct Stores {
-    store: Arc<RedbStore>,
-    sled: Arc<SledStore>,
-    sled_rebuilt: bool,
+/// The catalog's store; a damaged one is set aside and made anew.
+fn open_catalog(dir: &Path) -> Result<Arc<RedbStore>, DataError> {
+    let path = dir.join(CATALOG);
+    let store = match RedbStore::open(&path) {
+        Err(StoreError::Corrupt { detail, .. }) => {
+            let aside = set_aside(&path)?;
+            tracing::error!(path = %path.display(), set_aside = %aside.display(), %detail, "the catalog is damaged; it is rebuilt from the journal");
+            RedbStore::open(&path)?
+        }
+        other => other?,
+    };
+    Ok(Arc::new(store))
 }
 
-impl Stores {
-    fn open(dir: &Path) -> Result<Self, DataError> {
-        let path = dir.join(CATALOG);
-        let store = match RedbStore::open(&path) {
-            Err(StoreError::Corrupt { detail, .. }) => {
-                let aside = set_aside(&path)?;
-                tracing::error!(path = %path.display(), set_aside = %aside.display(), %detail, "the catalog is damaged; it is rebuilt from the journal");
-                RedbStore::open(&path)?
-            }
-            other => other?,
-        };
-        let opened = SledStore::open(&dir.join(GOVERNANCE))?;
-        let sled_rebuilt = match &opened.state {
-            OpenState::Clean => false,
-            OpenState::Rebuild { set_aside: None, .. } => true,
-            OpenState::Rebuild { reason, set_aside: Some(aside) } => {
-                tracing::warn!(%reason, set_aside = %aside.display(), "the governance store is rebuilt from the journal");
-                true
-            }
-        };
-        Ok(Self { store: Arc::new(store), sled: Arc::new(opened.store), sled_rebuilt })
-    }
+/// The governance store, and whether it is new and has to be rebuilt.
+fn open_governance(dir: &Path) -> Result<(Arc<SledStore>, bool), DataError> {
+    let opened = SledStore::open(&dir.join(GOVERNANCE))?;
+    let rebuilt = match opened.state {
+        OpenState::Clean => false,
+        OpenState::Rebuild { set_aside: None, .. } => true,
+        OpenState::Rebuild { reason, set_aside: Some(aside) } => {
+            tracing::warn!(%reason, set_aside = %aside.display(), "the governance store is rebuilt from the journal");
+            true
+        }
+    };
+    Ok((Arc::new(opened.store), rebuilt))
 }
 
-fn open_journals(
-    dir: &Path,
-    catalog: u64,
-    governance: u64,
-) -> Result<(Arc<Journal>, Arc<Journal>), DataError> {
+fn open_journals(dir: &Path, catalog: u64) -> Result<(Arc<Journal>, Arc<Journal>), DataError> {
     let id = gateway_id(dir).map_err(|source| DataError::Io { path: dir.join("gateway-id"), source })?;
-    let applied = [("catalog", catalog), ("governance", governance)];
+    let applied = [("the catalog", catalog)];
     let open = |chain, applied: &[(&str, u64)]| {
         let (journal, recovery) = Journal::open(dir, chain, id, JournalOptions::default(), applied)?;
         if let Some(cut) = recovery.cut {
@@ -299,6 +299,9 @@ fn reaches(dir: &Path, head: Head, applied: u64) -> Result<(), DataError> {
 ///
 /// The journal is damaged, short or not there; then the stores stay as they are.
 pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
+    if !Chain::Governance.folder(dir).is_dir() {
+        return Err(DataError::NoJournal(dir.to_owned()));
+    }
     let folder = dir.to_owned();
     let head = blocking(move || Ok(Journal::verify(&folder, Chain::Governance)?)).await?.head;
     let path = dir.join(CATALOG);
@@ -311,7 +314,7 @@ pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
             Err(error) => return Err(error),
         }
     } else if head.sequence == 0 {
-        return Err(DataError::Refused(format!("{} has no journal to rebuild from", dir.display())));
+        return Err(DataError::NoJournal(dir.to_owned()));
     }
     for name in [CATALOG, GOVERNANCE] {
         let path = dir.join(name);
