@@ -237,8 +237,9 @@ growing_after = 1
         let begin = Instant::now();
         loop {
             let now = published(&mut raw);
-            let indexes: BTreeSet<String> =
-                raw.list("/Index").unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+            // A test that runs over the tenant's midnight finds one more, of the day on which it began.
+            let names = raw.list("/Index").unwrap_or_default().into_iter().map(|entry| entry.name);
+            let indexes: BTreeSet<String> = names.filter(|name| name.starts_with("I2016")).collect();
             if now == expected && indexes == dates {
                 return;
             }

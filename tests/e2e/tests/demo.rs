@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
-use recgate_e2e::{Gateway, Kind, Login, files_below, read_index, wait_for};
+use recgate_e2e::{Gateway, Kind, Login, files_below, read_index, run, wait_for};
 use tempfile::TempDir;
 
 #[test]
@@ -46,5 +46,30 @@ fn the_demo_serves_what_its_users_can_mirror() {
     for client in ["sftp ", "lftp ", "sshfs ", "FileZilla"] {
         assert!(printed.contains(client), "{client}: {printed}");
     }
+    // What is to be pasted for lftp works as it stands, and mirrors the same.
+    let pasted = lines_to_paste(&printed, "lftp ");
+    assert!(!pasted.is_empty(), "{printed}");
+    for (number, line) in pasted.iter().enumerate() {
+        let terminal = folder.path().join(format!("terminal-{number}"));
+        fs::create_dir(&terminal).unwrap();
+        let mut shell = Command::new("sh");
+        // A newcomer has neither settings nor known hosts of their own.
+        shell.args(["-c", line]).current_dir(&terminal).env("HOME", &terminal).env("LFTP_HOME", &terminal);
+        shell.env_remove("SSH_AUTH_SOCK").env_remove("SSH_ASKPASS").env_remove("DISPLAY");
+        let done = run(&mut shell, b"", Duration::from_secs(120)).success();
+        let login = tenants.iter().find(|login| line.contains(&format!("-u {login},"))).unwrap();
+        let copy = terminal.join(format!("{login}-recordings"));
+        assert!(copy.is_dir(), "{line}: {done}");
+        let mirrored = files_below(&folder.path().join(format!("mirror-{login}")));
+        assert!(files_below(&copy) == mirrored, "{line}: differs from what sftp mirrors: {done}");
+    }
     gateway.stop();
+}
+
+/// The commands of a client among what the demo has printed, continued lines joined.
+fn lines_to_paste(printed: &str, client: &str) -> Vec<String> {
+    let joined = printed.replace("\\\n", " ");
+    // The heading of a client begins a line, its command is indented.
+    let commands = joined.lines().filter(|line| line.starts_with(' ')).map(str::trim);
+    commands.filter(|line| line.starts_with(client)).map(str::to_owned).collect()
 }
