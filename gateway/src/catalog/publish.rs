@@ -1,10 +1,7 @@
 //! Recording changes: journal first, store second, other views third; and catching up after a crash.
 
 use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
-use crate::state::{Batch, Entry as JournalEntry, JournalReader, NewEntry, Store};
-
-/// Entries that are applied in one commit while catching up.
-const REPLAY: usize = 1000;
+use crate::state::{Batch, NewEntry, Store};
 
 impl Catalog {
     /// Applies what the journal has and the store lacks: all of it when the store is new. Called at start.
@@ -33,12 +30,9 @@ impl Catalog {
         let mut applied = self.applied().await?;
         let mut count = 0;
         if self.journal.head().sequence > applied {
-            let mut reader: Option<JournalReader> = Some(self.journal.read_from(applied.saturating_add(1))?);
+            let mut reader = Some(self.journal.read_from(applied.saturating_add(1))?);
             while let Some(current) = reader.take() {
-                // Reading is blocking file I/O, a page at a time.
-                let (page, rest) = tokio::task::spawn_blocking(move || read_page(current))
-                    .await
-                    .map_err(|error| CatalogError::Row(format!("reading the journal: {error}")))??;
+                let (page, rest) = current.page().await?;
                 let mut txn = Txn::new(&*self.store);
                 for entry in &page {
                     if let Some(own) = Entry::from_journal(&entry.kind, &entry.data)? {
@@ -116,14 +110,4 @@ pub async fn applied(store: &dyn Store) -> Result<u64, CatalogError> {
         Some(row) => rows::decode(&row.value),
         None => Ok(0),
     }
-}
-
-fn read_page(mut reader: JournalReader) -> Result<(Vec<JournalEntry>, JournalReader), CatalogError> {
-    let mut page = Vec::new();
-    while page.len() < REPLAY
-        && let Some(entry) = reader.next()
-    {
-        page.push(entry?);
-    }
-    Ok((page, reader))
 }

@@ -21,9 +21,6 @@ const APPLIED: &[u8] = &[0, 0, 0, 0, 0xFF, b'a'];
 /// What follows the tenant in a key. Numbers are part of the format on disk.
 const ORPHAN: u8 = 1;
 
-/// Entries that are applied in one commit while catching up.
-const REPLAY: usize = 1000;
-
 /// Why governance failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,13 +94,8 @@ impl Governance {
             return Ok(0);
         }
         let mut reader = Some(self.journal.read_from(applied.saturating_add(1))?);
-        while let Some(mut current) = reader.take() {
-            let (page, rest) = tokio::task::spawn_blocking(move || {
-                let page = current.by_ref().take(REPLAY).collect::<Result<Vec<_>, _>>();
-                page.map(|page| (page, current))
-            })
-            .await
-            .map_err(|error| GovernanceError::Row(format!("reading the journal: {error}")))??;
+        while let Some(current) = reader.take() {
+            let (page, rest) = current.page().await?;
             let mut batch = Batch::new();
             for entry in &page {
                 if let Some(own) = Entry::from_journal(&entry.kind, &entry.data)? {

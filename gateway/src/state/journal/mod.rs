@@ -322,6 +322,22 @@ impl Journal {
     }
 }
 
+impl JournalReader {
+    /// The next entries, at most a thousand, and the reader for those behind them; none at the end. Doesn't block the
+    /// runtime.
+    ///
+    /// # Errors
+    ///
+    /// An entry can't be read.
+    pub async fn page(mut self) -> Result<(Vec<Entry>, Self), JournalError> {
+        blocking(move || {
+            let page = self.by_ref().take(1000).collect::<Result<Vec<_>, _>>()?;
+            Ok((page, self))
+        })
+        .await
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
 ) -> Result<T, JournalError> {
