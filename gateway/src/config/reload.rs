@@ -27,6 +27,7 @@ pub fn check_reload(file: &Path, old: &Config, new: &Config) -> Result<(), Probl
         ("log.format", old.log.json != new.log.json),
         ("ssh.listen", old.ssh.listen != new.ssh.listen),
         ("ssh.host_keys", old.ssh.host_keys != new.ssh.host_keys),
+        ("metrics.listen", old.metrics != new.metrics),
     ];
     for (key, _) in needs_restart.into_iter().filter(|(_, changed)| *changed) {
         refuse(key.to_owned(), "this can't change while the gateway runs".to_owned(), RESTART);

@@ -161,6 +161,14 @@ impl Login {
         &self.login
     }
 
+    /// `password` or `key`, for the metrics.
+    pub fn method(&self) -> &'static str {
+        match &self.credential {
+            Credential::Password(_) => "password",
+            Credential::Key(_) => "key",
+        }
+    }
+
     /// `password`, or the key's fingerprint, for the log.
     pub fn credential(&self) -> String {
         match &self.credential {

@@ -46,8 +46,8 @@ impl SshHandler {
     }
 
     /// Every failure looks the same to the client.
-    async fn rejected(&mut self, login: &str, refused: LoginRefused) -> Auth {
-        self.connection.log.login_failed(login, &refused.to_string());
+    async fn rejected(&mut self, login: &str, method: &'static str, refused: LoginRefused) -> Auth {
+        self.connection.log.login_failed(login, method, refused);
         self.failures += 1;
         // The probe that clients begin with (`none`) and keys that are only offered don't come here.
         tokio::time::sleep(PENALTY).await;
@@ -105,7 +105,7 @@ impl Handler for SshHandler {
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
         Ok(match self.connection.identity.check_password(user, password).await {
             Ok(login) => self.accepted(login),
-            Err(refused) => self.rejected(user, refused).await,
+            Err(refused) => self.rejected(user, "password", refused).await,
         })
     }
 
@@ -124,7 +124,7 @@ impl Handler for SshHandler {
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         Ok(match self.connection.identity.check_key(user, key.public_key) {
             Ok(login) => self.accepted(login),
-            Err(refused) => self.rejected(user, refused).await,
+            Err(refused) => self.rejected(user, "key", refused).await,
         })
     }
 
