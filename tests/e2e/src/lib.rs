@@ -17,6 +17,7 @@ mod command;
 mod fixture;
 mod gateway;
 mod indexes;
+mod openmetrics;
 mod raw;
 mod wazo;
 
@@ -25,5 +26,6 @@ pub use command::{Finished, run, wait_for};
 pub use fixture::{ACME, Fixture, GLOBEX, TenantSpec, password, password_hash};
 pub use gateway::{Gateway, Ready, recgate, test_plugins};
 pub use indexes::{Row, files_below, read_index};
+pub use openmetrics::OpenMetrics;
 pub use raw::{Entry, Kind, Raw, Stat, Status};
 pub use wazo::{Call, WazoTree, sounds, utc};

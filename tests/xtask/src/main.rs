@@ -29,6 +29,7 @@ const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
     machine::Need::program("lftp", "lftp"),
+    machine::Need::program("curl", "curl"),
     machine::Need::folder("/usr/share/asterisk/sounds/en_US_f_Allison", "asterisk-core-sounds-en-wav"),
     machine::Need::folder("/usr/share/asterisk/moh", "asterisk-moh-opsound-wav"),
 ];
