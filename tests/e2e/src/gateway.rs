@@ -56,6 +56,13 @@ pub fn python_program(name: &str) -> PathBuf {
     program
 }
 
+/// The folder of what is kept of a test run for people to look at: `RECGATE_ARTEFACTS`, or `target/e2e-artefacts`.
+pub fn artefacts() -> PathBuf {
+    let folder = given("RECGATE_ARTEFACTS", "target/e2e-artefacts");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// The path in a variable of the environment, or else this one below the workspace's root.
 fn given(variable: &str, built: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
