@@ -5,7 +5,7 @@
 //!
 //! ```json
 //! {"misbehave": "hang-in-read", "release": "/tmp/go-on", "media": [{"id": "a", "size": 1000}]}
-//! {"count": 100, "size": 1048576, "delay_ms": 20, "facts": true}
+//! {"count": 100, "size": 1048576, "delay_ms": 20, "step_ms": 800, "facts": true}
 //! ```
 //!
 //! The bytes of a medium are known to whoever knows its id: byte `o` is byte `o % 8` of the little-endian

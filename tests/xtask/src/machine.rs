@@ -15,6 +15,7 @@ pub struct Need {
 enum What {
     Program(&'static str),
     Folder(&'static str),
+    File(&'static str),
 }
 
 impl Need {
@@ -28,16 +29,22 @@ impl Need {
         Self { what: What::Folder(path), package }
     }
 
+    /// A file.
+    pub const fn file(path: &'static str, package: &'static str) -> Self {
+        Self { what: What::File(path), package }
+    }
+
     fn is_there(&self) -> bool {
         match self.what {
             What::Program(name) => find(name),
             What::Folder(path) => Path::new(path).is_dir(),
+            What::File(path) => Path::new(path).is_file(),
         }
     }
 
     fn name(&self) -> &'static str {
         match self.what {
-            What::Program(name) | What::Folder(name) => name,
+            What::Program(name) | What::Folder(name) | What::File(name) => name,
         }
     }
 }
