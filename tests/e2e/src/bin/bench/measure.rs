@@ -157,11 +157,6 @@ pub fn forget_peak(pid: u32) {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
 }
 
-/// Threads of a process.
-pub fn threads(pid: u32) -> u64 {
-    of_status(pid, "Threads:")
-}
-
 /// A median of a few readings of something that jitters.
 pub fn settled(mut read: impl FnMut() -> u64) -> u64 {
     let mut readings: Vec<u64> = (0..5)
