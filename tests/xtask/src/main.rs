@@ -19,7 +19,7 @@ Usage: cargo xtask COMMAND
 Commands:
   demo [ARG…]   Build the release, then run `recgate demo ARG…`: two tenants with recordings, served over SFTP
   test [ARG…]   Install what the tests need, build the release, run every test (ARG… goes to `cargo test`)
-  bench [ARG…]  Measure the SFTP door beside OpenSSH's (--pairs N, --size MIB)
+  bench [ARG…]  Measure the SFTP door beside other servers (--help says more)
 
 Environment:
   RECGATE_BIN           Drive this executable in tests and benchmarks; its folder holds its plugins. It isn't built then
@@ -54,7 +54,11 @@ const BENCH_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
     machine::Need::program("sshd", "openssh-server"),
+    machine::Need::program("proftpd", "proftpd-core"),
+    machine::Need::file("/usr/lib/proftpd/mod_sftp.so", "proftpd-mod-crypto"),
     machine::Need::program("taskset", "util-linux"),
+    machine::Need::program("setpriv", "util-linux"),
+    machine::Need::python("ensurepip", "python3-venv"),
 ];
 
 fn main() -> ExitCode {
@@ -103,10 +107,13 @@ fn test(args: &[OsString]) -> Result<ExitCode, String> {
 fn bench(args: &[OsString]) -> Result<ExitCode, String> {
     machine::provide(BENCH_NEEDS)?;
     let recgate = release()?;
-    // It only starts the programs that are measured: its own speed doesn't matter.
+    let plugins = test_plugins()?;
+    let python = python()?;
+    // It starts the programs that are measured and is at most a client of theirs: its own speed hardly matters.
     let mut bench = cargo();
     bench.args(["run", "--quiet", "--package", "recgate-e2e", "--bin", "bench", "--"]);
-    run(bench.args(args).env("RECGATE_BIN", recgate))?;
+    bench.env("RECGATE_BIN", recgate).env("RECGATE_TEST_PLUGINS", plugins).env("RECGATE_PYTHON", python);
+    run(bench.args(args))?;
     Ok(ExitCode::SUCCESS)
 }
 
