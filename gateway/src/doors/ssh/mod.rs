@@ -32,6 +32,8 @@ mod sftp;
 mod wire;
 
 pub use host_keys::HostKeyError;
+#[cfg(fuzzing)]
+pub(crate) use sftp::fuzz;
 
 /// Bytes of requests that a client may send ahead. Uploads are refused, so requests are all that comes.
 const WINDOW: u32 = 256 * 1024;

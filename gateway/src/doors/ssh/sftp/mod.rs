@@ -43,6 +43,8 @@ use super::{
 use crate::vfs::{Refusal, RefusalKind};
 
 mod dispatch;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod handles;
 mod listing;
 mod packet;
