@@ -111,6 +111,13 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
             Err(mistake) => element.report(mistake),
         }
     }
+    let legacy_algorithms = section
+        .field("legacy_algorithms")
+        .and_then(|field| field.boolean("legacy_algorithms = false"))
+        .unwrap_or(false);
+    let keep_alive = duration(&mut section, "keep_alive", 60 * SECOND, (SECOND, 3600 * SECOND));
+    let rekey_bytes = size(&mut section, "rekey_bytes", 1 << 30, (1 << 20, 1 << 36));
+    let rekey_interval = duration(&mut section, "rekey_interval", 3600 * SECOND, (60 * SECOND, DAY));
     let login_grace = duration(&mut section, "login_grace", 30 * SECOND, (SECOND, 600 * SECOND));
     let idle_timeout = duration(&mut section, "idle_timeout", 900 * SECOND, (SECOND, DAY));
     let max_connections = integer(&mut section, "max_connections", 1000, (1, 1_000_000));
@@ -126,7 +133,18 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
         ));
     }
     section.finish();
-    Ssh { listen, host_keys, login_grace, idle_timeout, max_unauthenticated, max_connections }
+    Ssh {
+        listen,
+        host_keys,
+        legacy_algorithms,
+        keep_alive,
+        rekey_bytes,
+        rekey_interval,
+        login_grace,
+        idle_timeout,
+        max_unauthenticated,
+        max_connections,
+    }
 }
 
 fn host_key(path: &Path) -> Result<(), Mistake> {
@@ -197,6 +215,18 @@ pub(super) fn duration(
     field
         .and_then(|field| field.parsed(&example, |text| values::duration(text, least, most)))
         .unwrap_or(default)
+}
+
+/// A number of bytes with its default and bounds.
+pub(super) fn size(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: u64,
+    (least, most): (u64, u64),
+) -> u64 {
+    let example = format!("{key} = \"{}MiB\"", default >> 20);
+    let field = section.field(key);
+    field.and_then(|field| field.parsed(&example, |text| values::size(text, least, most))).unwrap_or(default)
 }
 
 fn integer(section: &mut Section<'_>, key: &'static str, default: u64, (least, most): (u64, u64)) -> usize {

@@ -10,22 +10,24 @@
 
 use std::{borrow::Cow, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use russh::{
-    MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex,
-    keys::{Algorithm, EcdsaCurve, HashAlg},
-    mac,
-};
+use russh::{MethodKind, MethodSet, SshId};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::Semaphore,
 };
 
-use self::connection::{Connection, Times, Waiting};
+use self::{
+    algorithms::{Lenience, Offer},
+    connection::{Connection, Times, Waiting},
+    greeting::IDENTIFICATION,
+};
 use super::common::Drain;
 use crate::{config, identity::Identity, vfs::FileSystem};
 
+mod algorithms;
 mod budget;
 mod connection;
+mod greeting;
 mod handler;
 mod host_keys;
 mod sftp;
@@ -41,8 +43,6 @@ const WINDOW: u32 = 256 * 1024;
 const MAX_LOGIN_FAILURES: usize = 6;
 /// Rejections, keys that were only offered among them, with which a connection ends.
 const MAX_REJECTIONS: usize = 100;
-/// Keeps NAT tables alive. A client that doesn't answer is left to the idle timeout.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// After a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 1024;
@@ -105,7 +105,11 @@ pub async fn serve(
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
     let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
     let door = Arc::new(Door {
-        russh: Arc::new(russh_config(keys)),
+        transport: Arc::new(Transport {
+            russh: RusshConfigs::new(config, &keys),
+            legacy: config.legacy_algorithms,
+            lenience: Lenience::default(),
+        }),
         connections: Arc::new(Semaphore::new(limit)),
         limit,
         waiting: Waiting::new(config.max_unauthenticated),
@@ -121,7 +125,7 @@ pub async fn serve(
 }
 
 struct Door {
-    russh: Arc<russh::server::Config>,
+    transport: Arc<Transport>,
     connections: Arc<Semaphore>,
     /// Permits of `connections` when nobody is connected.
     limit: usize,
@@ -130,6 +134,13 @@ struct Door {
     fs: Arc<dyn FileSystem>,
     identity: Arc<Identity>,
     drain: Drain,
+}
+
+/// What SSH's transport layer is given.
+struct Transport {
+    russh: RusshConfigs,
+    legacy: bool,
+    lenience: Lenience,
 }
 
 impl Door {
@@ -163,12 +174,17 @@ impl Door {
             if let Err(error) = socket.set_nodelay(true) {
                 tracing::debug!(%peer, %error, "TCP_NODELAY can't be set");
             }
-            let connection =
-                Connection::new(peer, Arc::clone(&self.fs), Arc::clone(&self.identity), self.drain.clone());
+            let connection = Connection::new(
+                peer,
+                Arc::clone(&self.fs),
+                Arc::clone(&self.identity),
+                self.drain.clone(),
+                self.transport.legacy,
+            );
             let place = self.waiting.enter(&connection);
-            let (russh, times) = (Arc::clone(&self.russh), self.times);
+            let (transport, times) = (Arc::clone(&self.transport), self.times);
             self.drain.spawn(async move {
-                connection::run(Arc::new(connection), russh, socket, times, place).await;
+                connection::run(Arc::new(connection), transport, socket, times, place).await;
                 drop(permit);
             });
         }
@@ -187,9 +203,36 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SshDoorError
     listen().map_err(|error| SshDoorError::Listen { address, error })
 }
 
-fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
+/// russh's settings for what a client may be offered.
+struct RusshConfigs {
+    post_quantum: Arc<russh::server::Config>,
+    sound: Arc<russh::server::Config>,
+    legacy: Arc<russh::server::Config>,
+}
+
+impl RusshConfigs {
+    fn new(config: &config::Ssh, keys: &[russh::keys::PrivateKey]) -> Self {
+        let of = |offer| Arc::new(russh_config(config, keys.to_vec(), offer));
+        Self { post_quantum: of(Offer::PostQuantum), sound: of(Offer::Sound), legacy: of(Offer::Legacy) }
+    }
+
+    fn of(&self, offer: Offer) -> Arc<russh::server::Config> {
+        Arc::clone(match offer {
+            Offer::PostQuantum => &self.post_quantum,
+            Offer::Sound => &self.sound,
+            Offer::Legacy => &self.legacy,
+        })
+    }
+}
+
+fn russh_config(
+    config: &config::Ssh,
+    keys: Vec<russh::keys::PrivateKey>,
+    offer: Offer,
+) -> russh::server::Config {
+    let rekey_bytes = usize::try_from(config.rekey_bytes).unwrap_or(usize::MAX);
     russh::server::Config {
-        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-recgate")),
+        server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         methods: login_methods(),
         // The handler has a delay of its own, from the second failure on.
         auth_rejection_time: Duration::ZERO,
@@ -197,10 +240,16 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
         max_auth_attempts: MAX_REJECTIONS,
         keys,
         window_size: WINDOW,
-        preferred: preferred(),
+        limits: russh::Limits {
+            rekey_write_limit: rekey_bytes,
+            rekey_read_limit: rekey_bytes,
+            rekey_time_limit: config.rekey_interval,
+        },
+        preferred: offer.preferred(),
         // The connection's watch knows what is idle; russh would also cut a slow reader.
         inactivity_timeout: None,
-        keepalive_interval: Some(KEEPALIVE),
+        // A client that doesn't answer is left to the idle timeout.
+        keepalive_interval: Some(config.keep_alive),
         keepalive_max: 0,
         nodelay: true,
         // russh takes all that is queued before it flushes, and its output buffer never shrinks.
@@ -210,40 +259,7 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
 }
 
 fn login_methods() -> MethodSet {
-    MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..])
-}
-
-/// Nothing with SHA-1, CBC, or encrypt-and-MAC; no compression, recordings don't shrink.
-fn preferred() -> Preferred {
-    Preferred {
-        kex: Cow::Borrowed(&[
-            kex::MLKEM768X25519_SHA256,
-            kex::CURVE25519,
-            kex::CURVE25519_PRE_RFC_8731,
-            kex::DH_G16_SHA512,
-            kex::EXTENSION_SUPPORT_AS_SERVER,
-            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-        ]),
-        // Host keys, and what users' keys may sign with.
-        key: Cow::Borrowed(&[
-            Algorithm::Ed25519,
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-            Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-            Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-        ]),
-        host_key_certificates: Cow::Borrowed(&[]),
-        cipher: Cow::Borrowed(&[
-            cipher::AES_128_GCM,
-            cipher::AES_256_GCM,
-            cipher::CHACHA20_POLY1305,
-            cipher::AES_256_CTR,
-            cipher::AES_128_CTR,
-        ]),
-        mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM]),
-        compression: Cow::Borrowed(&[compression::NONE]),
-    }
+    MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive][..])
 }
 
 #[cfg(test)]
