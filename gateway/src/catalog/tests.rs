@@ -137,6 +137,7 @@ impl World {
             name: "acme".into(),
             zone: TenantZone::new(chrono_tz::America::Los_Angeles, Vec::new()).unwrap(),
             name_form: NameForm::Long,
+            quota: crate::config::Quota::default(),
             users: Vec::new(),
             sources: vec![source],
         };

@@ -1,6 +1,8 @@
 //! The configuration after all checks: what is here is right.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
 
 use crate::{
     identity::Role,
@@ -40,6 +42,8 @@ pub struct Ssh {
     pub listen: Vec<SocketAddr>,
     /// Private host keys in OpenSSH's format. Empty: an ed25519 and an RSA key are made in the data folder at first start.
     pub host_keys: Vec<PathBuf>,
+    /// Load balancers whose connections begin with a PROXY header. Empty: none, and no connection is looked at for one.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// From the connection until the login succeeds.
     pub login_grace: Duration,
     /// A connection without a request for this long is closed.
@@ -72,6 +76,8 @@ pub struct Tenant {
     pub zone: TenantZone,
     /// How names are shown.
     pub name_form: NameForm,
+    /// What its users may take, all of them together.
+    pub quota: Quota,
     /// Its users, by ascending id.
     pub users: Vec<User>,
     /// Its sources, by ascending id.
@@ -91,6 +97,17 @@ pub struct User {
     pub password_hash: Option<String>,
     /// Lines of OpenSSH's authorized_keys, without options.
     pub authorized_keys: Vec<String>,
+    /// What the user may take, in all sessions together.
+    pub quota: Quota,
+}
+
+/// What sessions may take. `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of recordings a second.
+    pub bandwidth: Option<NonZeroU64>,
+    /// Sessions that are logged in at once, at least 1.
+    pub max_sessions: Option<usize>,
 }
 
 /// One configured instance of a plugin.

@@ -6,10 +6,11 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 
 use super::{
-    Source, Tenant, Unmatched, User,
+    Quota, Source, Tenant, Unmatched, User,
     files::{self, Privacy},
     inspect::SourceDraft,
     problems::Mistake,
+    quota,
     read::{self, Unique},
     values,
     walk::{Field, Section},
@@ -58,13 +59,15 @@ fn tenant(
         })
         .unwrap_or_default();
 
+    let quota = quota::read(&mut section, None);
+
     let (mut ids, mut names, mut default_user) = (Unique::default(), Unique::default(), Unique::default());
     let mut users: Vec<_> = section
         .field("user")
         .map(|field| field.sections("[[tenant.user]]"))
         .unwrap_or_default()
         .into_iter()
-        .map(|section| user(section, base, &mut ids, &mut names, &mut default_user))
+        .map(|section| user(section, base, quota, &mut ids, &mut names, &mut default_user))
         .collect();
     users.sort_by_key(|user| user.id);
 
@@ -83,7 +86,7 @@ fn tenant(
     sources.sort_by_key(|source| source.id);
 
     section.finish();
-    Some(Tenant { id, name, zone: zone?, name_form, users, sources })
+    Some(Tenant { id, name, zone: zone?, name_form, quota, users, sources })
 }
 
 /// `None` where it, or one of its changes, can't be used.
@@ -125,6 +128,7 @@ fn zone(section: &mut Section<'_>) -> Option<TenantZone> {
 fn user(
     mut section: Section<'_>,
     base: &Path,
+    tenants_quota: Quota,
     ids: &mut Unique<u32>,
     names: &mut Unique<String>,
     default_user: &mut Unique<()>,
@@ -190,8 +194,9 @@ fn user(
             "Add password_hash (from `recgate hash-password`) or authorized_keys.",
         ));
     }
+    let quota = quota::read(&mut section, Some(tenants_quota));
     section.finish();
-    User { id, name, role, password_hash, authorized_keys }
+    User { id, name, role, password_hash, authorized_keys, quota }
 }
 
 fn keys_of_file(field: &Field<'_>, example: &str, base: &Path, keys: &mut Vec<String>) {

@@ -1,9 +1,14 @@
 //! Checks of single values: pure, each with its remedy.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
+    time::Duration,
+};
 
 use chrono::NaiveDate;
 use chrono_tz::Tz;
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::problems::Mistake;
@@ -63,6 +68,23 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, Mistake> {
         ));
     }
     Ok(value)
+}
+
+/// A number of bytes a second: a size, and `/s`.
+pub(super) fn bandwidth(text: &str, least: u64, most: u64) -> Result<NonZeroU64, Mistake> {
+    let size = text.trim_end().strip_suffix("/s").map(|text| size(text.trim_end(), 0, u64::MAX));
+    let Some(Ok(bytes)) = size else {
+        return Err(Mistake::new(
+            format!("\"{}\" is no bandwidth", shortened(text)),
+            "Write a size a second, in B, KiB, MiB, GiB or TiB, for example \"20MiB/s\".",
+        ));
+    };
+    NonZeroU64::new(bytes).filter(|bytes| (least..=most).contains(&bytes.get())).ok_or_else(|| {
+        Mistake::new(
+            format!("{} is out of range", shortened(text)),
+            format!("Write a bandwidth from {}/s to {}/s.", spelled_size(least), spelled_size(most)),
+        )
+    })
 }
 
 /// The name of a tenant, a user or a source: what a login and a path can carry without quoting.
@@ -127,6 +149,25 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Mistake> {
             "Write an IP address and a port, for example \"0.0.0.0:2022\" or \"[::]:2022\".",
         )
     })
+}
+
+/// A network (`10.0.0.0/8`) or a single address.
+pub(super) fn network(text: &str) -> Result<IpNet, Mistake> {
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let wrong = |wrong: String, remedy: &str| Mistake::new(wrong, remedy.to_owned());
+    let network = parsed.map_err(|_| {
+        wrong(
+            format!("\"{}\" is no network", shortened(text)),
+            "Write an address with the bits that count, for example \"10.1.0.0/16\", or a single address.",
+        )
+    })?;
+    if network.addr() != network.network() {
+        return Err(wrong(
+            format!("\"{}\" has bits beyond its prefix", shortened(text)),
+            &format!("Write \"{}\" if the whole network is meant.", network.trunc()),
+        ));
+    }
+    Ok(network)
 }
 
 /// A PHC string of argon2id whose check costs what a login may cost. The value is a secret: no message shows it.

@@ -47,9 +47,12 @@ impl Operations for Shared {
                 let row = self.data.catalog.source(tenant.id, source.id).await.unwrap_or_default();
                 reports.push(report(&source, &slot, &progress, row.watermark_ms));
             }
+            let (sessions, max_sessions) = self.identity.sessions(tenant.id);
             tenants.push(TenantStatus {
                 id: tenant.id,
                 name: tenant.name.clone(),
+                sessions: count(sessions),
+                max_sessions: max_sessions.map(count),
                 recordings: RecordingCounts {
                     learned: counts.learned,
                     published: counts.published,
@@ -90,6 +93,10 @@ impl Operations for Shared {
     async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String> {
         self.data.backup(&directory).await.map_err(|error| error.to_string())
     }
+}
+
+fn count(sessions: usize) -> u64 {
+    u64::try_from(sessions).unwrap_or(u64::MAX)
 }
 
 fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) -> SourceReport {

@@ -7,7 +7,7 @@ use russh::keys::{Algorithm, PrivateKey, key::safe_rng};
 
 use super::*;
 use crate::{
-    config::User,
+    config::{Quota, User},
     layout::{NameForm, TenantZone},
 };
 
@@ -17,6 +17,7 @@ pub(crate) fn tenant(users: Vec<User>) -> Tenant {
         name: "acme".to_owned(),
         zone: test_zone(),
         name_form: NameForm::Long,
+        quota: Quota::default(),
         users,
         sources: Vec::new(),
     }
@@ -33,6 +34,7 @@ pub(crate) fn user(id: u32, name: Option<&str>) -> User {
         role: Role::Downloader,
         password_hash: None,
         authorized_keys: Vec::new(),
+        quota: Quota::default(),
     }
 }
 

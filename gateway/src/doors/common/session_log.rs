@@ -72,6 +72,13 @@ impl SessionLog {
         tracing::info!(door = self.door, session = self.number, peer = %self.peer, %login, with, client, "session opened");
     }
 
+    /// Somebody showed who they are, and there was no room for one more.
+    pub fn turned_away(&self, login: &str, with: &str, client: &str, reason: &str) {
+        tracing::warn!(
+            door = self.door, session = self.number, peer = %self.peer, login, with, client, reason, "session refused"
+        );
+    }
+
     /// A login failed. `login` is what was typed.
     pub fn login_failed(&self, login: &str, reason: &str) {
         let login: String = login.chars().take(80).collect();
