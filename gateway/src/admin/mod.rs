@@ -91,6 +91,10 @@ pub struct TenantStatus {
     pub id: u32,
     /// Its name.
     pub name: String,
+    /// Who is logged in now.
+    pub sessions: u64,
+    /// How many may be; `None` is no limit.
+    pub max_sessions: Option<u64>,
     /// Its recordings by state.
     pub recordings: RecordingCounts,
     /// Its sources.

@@ -47,6 +47,8 @@ fn some_status() -> Status {
         tenants: vec![TenantStatus {
             id: 1,
             name: "acme".to_owned(),
+            sessions: 1,
+            max_sessions: Some(10),
             recordings: RecordingCounts { published: 5, ..RecordingCounts::default() },
             sources: vec![source],
         }],

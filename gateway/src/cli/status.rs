@@ -67,12 +67,19 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
         lines.push(format!("journal {}: entry {}, sha256 {}", head.chain, head.sequence, head.sha256));
     }
     lines.push(String::new());
-    let mut rows =
-        vec![["TENANT", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING", "CORRUPT"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["TENANT", "SESSIONS", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING", "CORRUPT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for tenant in &status.tenants {
         let counts = &tenant.recordings;
         let counts = [counts.published, counts.learned, counts.orphans, counts.missing, counts.corrupt];
-        let mut row = vec![format!("{} ({})", tenant.name, tenant.id)];
+        let sessions = match tenant.max_sessions {
+            Some(most) => format!("{} of {most}", tenant.sessions),
+            None => tenant.sessions.to_string(),
+        };
+        let mut row = vec![format!("{} ({})", tenant.name, tenant.id), sessions];
         row.extend(counts.iter().map(u64::to_string));
         rows.push(row);
     }
@@ -168,6 +175,8 @@ mod tests {
         let tenant = TenantStatus {
             id: 1,
             name: "acme".to_owned(),
+            sessions: 3,
+            max_sessions: Some(10),
             recordings: RecordingCounts { published: 12_345, ..RecordingCounts::default() },
             sources: vec![source],
         };
@@ -191,8 +200,8 @@ mod tests {
              metrics on http://127.0.0.1:9464/metrics, probes on /livez and /readyz\n\
              0 connections, 0 of them logged in\n\
              \n\
-             TENANT    PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
-             acme (1)  12345      0        0        0        0\n\
+             TENANT    SESSIONS  PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
+             acme (1)  3 of 10   12345      0        0        0        0\n\
              \n\
              SOURCE    PLUGIN  STATE        MEDIA  LAST SCAN  BEHIND\n\
              acme/pbx  wazo    unavailable  7      1m 5s ago  unknown\n\

@@ -1,6 +1,6 @@
 //! The configuration after all checks: what is here is right.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -52,6 +52,8 @@ pub struct Ssh {
     pub rekey_bytes: u64,
     /// Time after which new keys are made.
     pub rekey_interval: Duration,
+    /// Load balancers whose connections begin with a PROXY header. Empty: none, and no connection is looked at for one.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// From the connection until the login succeeds.
     pub login_grace: Duration,
     /// A connection without a request for this long is closed.
@@ -95,6 +97,8 @@ pub struct Tenant {
     pub user_ca_keys: Vec<String>,
     /// The same: keys that log nobody in, neither by themselves nor in a certificate.
     pub revoked_keys: Vec<String>,
+    /// What its users may take, all of them together.
+    pub quota: Quota,
     /// Its users, by ascending id.
     pub users: Vec<User>,
     /// Its sources, by ascending id.
@@ -118,6 +122,17 @@ pub struct User {
     pub require: Vec<Method>,
     /// From where the user may log in. Empty: from anywhere.
     pub allowed_networks: Vec<IpNet>,
+    /// What the user may take, in all sessions together.
+    pub quota: Quota,
+}
+
+/// What sessions may take. `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of recordings a second.
+    pub bandwidth: Option<NonZeroU64>,
+    /// Sessions that are logged in at once, at least 1.
+    pub max_sessions: Option<usize>,
 }
 
 /// One configured instance of a plugin.

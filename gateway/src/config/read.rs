@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use super::{
     Config, Limits, Log, Metrics, Ssh,
     files::{self, Privacy},
@@ -86,6 +88,7 @@ fn log(mut section: Section<'_>) -> Log {
 fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
     const LISTEN: &str = "listen = [\"0.0.0.0:2022\"]";
     const HOST_KEYS: &str = "host_keys = [\"ssh_host_ed25519_key\"]";
+    const PROXIES: &str = "proxy_protocol_from = [\"10.0.0.0/8\"]";
     let mut listen = Vec::new();
     match section.field("listen") {
         None => listen.push(std::net::SocketAddr::from(([0, 0, 0, 0], 2022))),
@@ -119,6 +122,13 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
     let keep_alive = duration(&mut section, "keep_alive", 60 * SECOND, (SECOND, 3600 * SECOND));
     let rekey_bytes = size(&mut section, "rekey_bytes", 1 << 30, (1 << 20, 1 << 36));
     let rekey_interval = duration(&mut section, "rekey_interval", 3600 * SECOND, (60 * SECOND, DAY));
+    let proxy_protocol_from = section
+        .field("proxy_protocol_from")
+        .map(|field| field.elements(PROXIES))
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|element| element.parsed(PROXIES, load_balancers))
+        .collect();
     let login_grace = duration(&mut section, "login_grace", 30 * SECOND, (SECOND, 600 * SECOND));
     let idle_timeout = duration(&mut section, "idle_timeout", 900 * SECOND, (SECOND, DAY));
     let max_connections = integer(&mut section, "max_connections", 1000, (1, 1_000_000));
@@ -141,11 +151,24 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
         keep_alive,
         rekey_bytes,
         rekey_interval,
+        proxy_protocol_from,
         login_grace,
         idle_timeout,
         max_unauthenticated,
         max_connections,
     }
+}
+
+/// A network whose word is taken for where a client is.
+fn load_balancers(text: &str) -> Result<IpNet, Mistake> {
+    let network = values::network(text)?;
+    if network.prefix_len() == 0 {
+        return Err(Mistake::new(
+            "everybody could say that they are anywhere",
+            "Write the networks of your load balancers.",
+        ));
+    }
+    Ok(network)
 }
 
 fn host_key(path: &Path) -> Result<(), Mistake> {

@@ -28,16 +28,16 @@ plugin = "wazo"
 settings = { root = "/srv" }
 "#;
 
-fn minimal() -> String {
+pub(super) fn minimal() -> String {
     MINIMAL.replace("HASH", HASH)
 }
 
-fn read(text: &str) -> Result<Config, Problems> {
+pub(super) fn read(text: &str) -> Result<Config, Problems> {
     parse(Path::new("recgate.toml"), text, Path::new("/nowhere"))
 }
 
 /// The mistakes of a text, each as it is shown.
-fn mistakes(text: &str) -> Vec<String> {
+pub(super) fn mistakes(text: &str) -> Vec<String> {
     read(text).expect_err("the configuration is wrong").iter().map(ToString::to_string).collect()
 }
 
@@ -242,6 +242,21 @@ fn bad_values_of_the_doors_and_limits() {
             "3:18: ssh.rekey_interval: 1s is out of range. Write a time from 1m to 1d.",
         ),
         (
+            "ssh]\nproxy_protocol_from = [\"10.0.0.0/8\", \"lb.example\"]",
+            "3:38: ssh.proxy_protocol_from[1]: \"lb.example\" is no network. Write an address with the bits that \
+             count, for example \"10.1.0.0/16\", or a single address.",
+        ),
+        (
+            "ssh]\nproxy_protocol_from = [\"::/0\"]",
+            "3:24: ssh.proxy_protocol_from[0]: everybody could say that they are anywhere. Write the networks of \
+             your load balancers.",
+        ),
+        (
+            "ssh]\nproxy_protocol_from = \"10.0.0.0/8\"",
+            "3:23: ssh.proxy_protocol_from: expected an array, found a string. Write for example \
+             proxy_protocol_from = [\"10.0.0.0/8\"].",
+        ),
+        (
             "ssh]\nlogin_grace = \"1h\"",
             "3:15: ssh.login_grace: 1h is out of range. Write a time from 1s to 10m.",
         ),
@@ -266,7 +281,7 @@ fn bad_values_of_the_doors_and_limits() {
         (
             "ssh]\nport = 22",
             "3:1: ssh.port: there is no such key. Remove it, or take one of: listen, host_keys, legacy_algorithms, keep_alive, \
-             rekey_bytes, rekey_interval, login_grace, idle_timeout, max_connections, max_unauthenticated.",
+             rekey_bytes, rekey_interval, proxy_protocol_from, login_grace, idle_timeout, max_connections, max_unauthenticated.",
         ),
         (
             "limits]\nread_ahead_budget = \"256MB\"",

@@ -292,6 +292,7 @@ impl Gateway {
             adopt(&self.shared.data, tenant).await?;
         }
         self.shared.identity.replace(&config.tenants)?;
+        self.shared.door.trust_proxies(&config.ssh.proxy_protocol_from);
         *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = config.limits.shutdown_grace;
         self.shared.take(&config, &self.background.handle()?);
         Ok(())

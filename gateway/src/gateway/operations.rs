@@ -31,9 +31,12 @@ impl Operations for Shared {
                 let row = self.data.catalog.source(tenant.id, source.id).await.unwrap_or_default();
                 reports.push(report(&source, &slot, &progress, row.watermark_ms));
             }
+            let (sessions, max_sessions) = self.identity.sessions(tenant.id);
             tenants.push(TenantStatus {
                 id: tenant.id,
                 name: tenant.name.clone(),
+                sessions: count(sessions),
+                max_sessions: max_sessions.map(count),
                 recordings: RecordingCounts {
                     learned: counts.learned,
                     published: counts.published,
@@ -94,6 +97,10 @@ impl Shared {
 
 /// A source with where its instance is and how its scans go.
 pub(super) type SourceNow = (Source, Arc<Slot>, Progress);
+
+fn count(sessions: usize) -> u64 {
+    u64::try_from(sessions).unwrap_or(u64::MAX)
+}
 
 fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) -> SourceReport {
     let status = slot.instance().map(|instance| instance.status()).unwrap_or_default();

@@ -16,9 +16,11 @@ use tokio::sync::watch;
 use crate::config::Tenant;
 
 mod certificate;
+mod pace;
 mod password;
 mod roster;
 
+pub use pace::{Pace, SessionPermit, TooManySessions};
 pub use password::{HashError, hash_password, parse_password_hash};
 
 use password::{Outcome, Passwords};
@@ -56,6 +58,7 @@ pub enum Role {
 pub struct Identity {
     roster: watch::Sender<Arc<Roster>>,
     passwords: Passwords,
+    limits: pace::Limits,
     /// Two reloads at once must not interleave.
     replacing: Mutex<()>,
 }
@@ -70,12 +73,13 @@ impl Identity {
         Ok(Self {
             roster: watch::Sender::new(roster),
             passwords: Passwords::new(),
+            limits: pace::Limits::new(tenants),
             replacing: Mutex::new(()),
         })
     }
 
     /// Takes the users of a reloaded configuration. Sessions whose user or credential is gone end; roles count from
-    /// the next operation on.
+    /// the next operation on, limits at once.
     ///
     /// # Errors
     /// As [`Identity::new`]; then the users from before stay.
@@ -83,6 +87,7 @@ impl Identity {
         let roster = Arc::new(Roster::new(tenants)?);
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         self.roster.send_replace(roster);
+        self.limits.replace(tenants);
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     doors::common::{Drain, SessionLog},
-    identity::{Account, Identity, Login, LoginEnded},
+    identity::{Account, Identity, Login, LoginEnded, Pace, SessionPermit, TooManySessions},
     telemetry::metrics,
     vfs::FileSystem,
 };
@@ -49,6 +49,12 @@ pub(super) struct Connection {
     /// russh's session, once it runs.
     pub(super) handle: OnceLock<Handle>,
     login: OnceLock<Login>,
+    /// While the session runs.
+    permit: Mutex<Option<SessionPermit>>,
+    /// From the login on.
+    pace: OnceLock<Pace>,
+    /// Replies that wait for their share of the bandwidth.
+    paced: AtomicUsize,
     logged_in: CancellationToken,
     files: AtomicUsize,
 }
@@ -70,6 +76,9 @@ impl Connection {
             legacy,
             handle: OnceLock::new(),
             login: OnceLock::new(),
+            permit: Mutex::default(),
+            pace: OnceLock::new(),
+            paced: AtomicUsize::new(0),
             logged_in: CancellationToken::new(),
             files: AtomicUsize::new(0),
         }
@@ -86,12 +95,46 @@ impl Connection {
     }
 
     /// Somebody logged in.
-    pub(super) fn log_in(&self, login: Login, client: &str) {
+    ///
+    /// # Errors
+    /// There is no room for the session; the connection has to end.
+    pub(super) fn log_in(&self, login: Login, client: &str) -> Result<(), TooManySessions> {
+        self.enter(&login, client)?;
         self.log.logged_in(login.name(), login.method(), &login.credential(), client);
         // Only the first login counts; russh takes no second one.
         let _ = self.login.set(login);
         self.link.touch();
         self.logged_in.cancel();
+        Ok(())
+    }
+
+    /// Counts the session.
+    fn enter(&self, login: &Login, client: &str) -> Result<(), TooManySessions> {
+        let permit = self.identity.start_session(login).inspect_err(|refused| {
+            self.log.turned_away(login.name(), &login.credential(), client, &refused.to_string());
+        })?;
+        let _ = self.pace.set(permit.pace().clone());
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        Ok(())
+    }
+
+    /// The session counts no more, although tasks of it may hold the connection yet.
+    fn leave(&self) {
+        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Whether so many bytes of recordings may go out now; they are taken then. Otherwise [`Connection::paced`] waits
+    /// for them.
+    pub(super) fn may_send(&self, bytes: usize) -> bool {
+        self.pace.get().is_none_or(|pace| pace.try_take(bytes))
+    }
+
+    /// Waits for the session's share of the bandwidth. It isn't idle meanwhile.
+    pub(super) async fn paced(&self, bytes: usize) {
+        let Some(pace) = self.pace.get() else { return };
+        let _waiting = Waits::of(&self.paced);
+        pace.take(bytes).await;
+        self.link.touch();
     }
 
     pub(super) fn file_opened(&self) {
@@ -112,6 +155,22 @@ impl Connection {
     }
 }
 
+/// One that waits; counted until it is dropped.
+struct Waits<'c>(&'c AtomicUsize);
+
+impl<'c> Waits<'c> {
+    fn of(count: &'c AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The times of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
@@ -129,6 +188,7 @@ pub(super) async fn run(
 ) {
     let reason = watch(&connection, &transport, socket, times, place).await;
     connection.link.cut.cancel();
+    connection.leave();
     connection.log.closed(&reason);
 }
 
@@ -232,7 +292,12 @@ async fn idle(connection: &Connection, limit: Duration) {
     loop {
         let due = connection.link.last_active() + limit;
         if Instant::now() >= due {
-            return;
+            if connection.paced.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            // It is kept waiting, it doesn't idle.
+            connection.link.touch();
+            continue;
         }
         tokio::time::sleep_until(due.into()).await;
     }

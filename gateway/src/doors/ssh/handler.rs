@@ -198,7 +198,9 @@ impl Handler for SshHandler {
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         let login = self.login.take().ok_or(russh::Error::NotAuthenticated)?;
         let client: String = String::from_utf8_lossy(session.remote_sshid()).chars().take(100).collect();
-        self.connection.log_in(login, &client);
+        if let Err(refused) = self.connection.log_in(login, &client) {
+            session.disconnect(Disconnect::TooManyConnections, &refused.to_string(), "en")?;
+        }
         Ok(())
     }
 

@@ -8,11 +8,19 @@
 //! russh stops taking queued replies while one channel of a connection waits for its client's window. So channels of
 //! one connection can slow each other down; connections can't.
 
-use std::{borrow::Cow, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use russh::{MethodKind, MethodSet, SshId};
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
 
@@ -21,7 +29,7 @@ use self::{
     connection::{Connection, Times, Waiting},
     greeting::IDENTIFICATION,
 };
-use super::common::{Drain, announce_door};
+use super::common::{Drain, announce_door, real_peer};
 use crate::{config, identity::Identity, telemetry::metrics, vfs::FileSystem};
 
 mod algorithms;
@@ -63,6 +71,11 @@ impl SshDoor {
     pub fn connections(&self) -> (u64, u64) {
         let all = self.door.limit.saturating_sub(self.door.connections.available_permits());
         (all as u64, all.saturating_sub(self.door.waiting.len()) as u64)
+    }
+
+    /// Takes other load balancers, for connections that come from now on.
+    pub fn trust_proxies(&self, networks: &[IpNet]) {
+        *self.door.proxies.write().unwrap_or_else(PoisonError::into_inner) = networks.into();
     }
 }
 
@@ -120,6 +133,7 @@ pub async fn serve(
         fs,
         identity,
         drain: drain.clone(),
+        proxies: RwLock::new(config.proxy_protocol_from.as_slice().into()),
     });
     for (listener, address) in listeners {
         drain.spawn(Arc::clone(&door).accept(listener, address));
@@ -137,6 +151,8 @@ struct Door {
     fs: Arc<dyn FileSystem>,
     identity: Arc<Identity>,
     drain: Drain,
+    /// Who tells where clients are.
+    proxies: RwLock<Arc<[IpNet]>>,
 }
 
 /// What SSH's transport layer is given.
@@ -178,19 +194,45 @@ impl Door {
             if let Err(error) = socket.set_nodelay(true) {
                 tracing::debug!(%peer, %error, "TCP_NODELAY can't be set");
             }
-            let connection = Connection::new(
-                peer,
-                Arc::clone(&self.fs),
-                Arc::clone(&self.identity),
-                self.drain.clone(),
-                self.transport.legacy,
-            );
-            let place = self.waiting.enter(&connection);
-            let (transport, times) = (Arc::clone(&self.transport), self.times);
+            let door = Arc::clone(&self);
             self.drain.spawn(async move {
-                connection::run(Arc::new(connection), transport, socket, times, place).await;
+                door.serve(socket, peer).await;
                 drop(permit);
             });
+        }
+    }
+
+    async fn serve(&self, mut socket: TcpStream, peer: SocketAddr) {
+        let Some(peer) = self.client(&mut socket, peer).await else { return };
+        let connection = Connection::new(
+            peer,
+            Arc::clone(&self.fs),
+            Arc::clone(&self.identity),
+            self.drain.clone(),
+            self.transport.legacy,
+        );
+        let place = self.waiting.enter(&connection);
+        let transport = Arc::clone(&self.transport);
+        connection::run(Arc::new(connection), transport, socket, self.times, place).await;
+    }
+
+    /// Where the client is, behind a load balancer too. `None` where the connection has to end.
+    async fn client(&self, socket: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        let proxies = Arc::clone(&self.proxies.read().unwrap_or_else(PoisonError::into_inner));
+        let client = tokio::select! {
+            client = real_peer(socket, peer, &proxies) => client,
+            () = self.drain.begun() => return None,
+        };
+        match client {
+            Ok(client) => Some(client),
+            Err(error) if error.is_health_check() => {
+                tracing::debug!(%peer, "a load balancer connected and closed");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%peer, reason = %error, "a connection from a load balancer is closed");
+                None
+            }
         }
     }
 }
@@ -266,6 +308,8 @@ fn login_methods() -> MethodSet {
     MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive][..])
 }
 
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

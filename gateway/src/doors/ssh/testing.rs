@@ -226,6 +226,7 @@ pub(super) struct TestDoor {
     pub(super) address: SocketAddr,
     pub(super) fingerprint: String,
     pub(super) identity: Arc<Identity>,
+    pub(super) tenants: Vec<config::Tenant>,
     pub(super) drain: Drain,
     pub(super) folder: TempDir,
     key: PathBuf,
@@ -239,6 +240,7 @@ pub(super) fn config() -> config::Ssh {
         rekey_interval: Duration::from_secs(3600),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         host_keys: Vec::new(),
+        proxy_protocol_from: Vec::new(),
         login_grace: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(600),
         max_unauthenticated: 50,
@@ -269,14 +271,21 @@ impl TestDoor {
         default.authorized_keys = vec![public.clone()];
         anna.role = crate::identity::Role::Administrator;
         anna.authorized_keys = vec![public];
-        let identity = Arc::new(Identity::new(&[tenant(vec![default, anna])]).unwrap());
+        let tenants = vec![tenant(vec![default, anna])];
+        let identity = Arc::new(Identity::new(&tenants).unwrap());
         let drain = Drain::new();
         let door: SshDoor =
             serve(&config, folder.path(), Arc::new(memory), Arc::clone(&identity), drain.clone())
                 .await
                 .unwrap();
         let address = door.addresses[0];
-        Self { address, fingerprint: door.host_key_sha256, identity, drain, folder, key }
+        Self { address, fingerprint: door.host_key_sha256, identity, tenants, drain, folder, key }
+    }
+
+    /// Limits the users' tenant, as a reload does.
+    pub(super) fn limit(&mut self, quota: config::Quota) {
+        self.tenants[0].quota = quota;
+        self.identity.replace(&self.tenants).unwrap();
     }
 
     fn options(&self, command: &mut Command, login: &str) {
