@@ -6,18 +6,28 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use russh::keys::{HashAlg, PublicKey, ssh_key::public::KeyData};
 use tokio::sync::watch;
 
-use crate::config::Tenant;
+use crate::config::{Limits, Tenant, Throttle};
 
+pub mod admission;
+pub mod entrance;
+mod origin;
 mod password;
+mod table;
+pub mod throttle;
+mod turns;
 
+pub use origin::Origin;
 pub use password::{HashError, hash_password, parse_password_hash};
 
+use entrance::Entrance;
 use password::{Outcome, Passwords};
 
 /// Who is logged in. Cheap to clone.
@@ -52,6 +62,7 @@ pub enum Role {
 pub struct Identity {
     roster: watch::Sender<Arc<Roster>>,
     passwords: Passwords,
+    entrance: Arc<Entrance>,
     /// Two reloads at once must not interleave.
     replacing: Mutex<()>,
 }
@@ -65,7 +76,8 @@ impl Identity {
         let roster = Arc::new(Roster::new(tenants)?);
         Ok(Self {
             roster: watch::Sender::new(roster),
-            passwords: Passwords::new(),
+            passwords: Passwords::default(),
+            entrance: Arc::new(Entrance::new(&Limits::default(), &Throttle::default())),
             replacing: Mutex::new(()),
         })
     }
@@ -82,17 +94,31 @@ impl Identity {
         Ok(())
     }
 
+    /// Who may connect, and how late failed logins are answered. It has its defaults until it is
+    /// [configured](Entrance::configure).
+    pub fn entrance(&self) -> &Arc<Entrance> {
+        &self.entrance
+    }
+
     /// Checks a password. Takes as long for a login that doesn't exist as for one that does.
     ///
     /// # Errors
     /// [`LoginRefused`]; a door answers the client the same whichever it is.
-    pub async fn check_password(&self, login: &str, password: &str) -> Result<Login, LoginRefused> {
+    pub async fn check_password(
+        &self,
+        from: IpAddr,
+        login: &str,
+        password: &str,
+    ) -> Result<Login, LoginRefused> {
+        let (throttle, now) = (self.entrance.throttle(), Instant::now());
+        throttle.may_check(from, now).map_err(|_| LoginRefused::Throttled)?;
+        let spared = throttle.is_spared(from, now);
         let roster = self.current();
         let found = roster.find(login);
         let hash = found.and_then(|(_, user)| user.password_hash.clone());
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| Arc::clone(&roster.dummy_hash));
-        match self.passwords.verify(Arc::clone(&hash), password.to_owned()).await {
+        match self.passwords.verify(from.into(), spared, Arc::clone(&hash), password.to_owned()).await {
             Outcome::Busy => Err(LoginRefused::Busy),
             Outcome::Right if known => match found {
                 Some((id, _)) => Ok(self.login(id, login, Credential::Password(hash))),
@@ -194,6 +220,9 @@ pub enum LoginRefused {
     /// So many passwords are being checked that this one wasn't.
     #[error("too many passwords are being checked, this one was not")]
     Busy,
+    /// The address is refused for its failed logins, so this password wasn't checked.
+    #[error("the address is refused for its failed logins, this password was not checked")]
+    Throttled,
 }
 
 /// A user that can't be taken from the configuration.

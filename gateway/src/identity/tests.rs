@@ -1,7 +1,7 @@
 //! Tests, and the tenants that tests of the doors log in to.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use russh::keys::{Algorithm, PrivateKey, key::safe_rng};
 
@@ -36,6 +36,8 @@ pub(crate) fn user(id: u32, name: Option<&str>) -> User {
     }
 }
 
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 fn key() -> PublicKey {
     PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap().public_key().clone()
 }
@@ -49,9 +51,9 @@ async fn logins_are_the_tenant_or_tenant_slash_user() {
     anna.password_hash = Some(hash);
     let identity = Identity::new(&[tenant(vec![default, anna, user(3, Some("nobody"))])]).unwrap();
 
-    let login = identity.check_password("acme", "secret").await.unwrap();
+    let login = identity.check_password(HERE, "acme", "secret").await.unwrap();
     assert_eq!((login.account().unwrap().tenant, login.account().unwrap().user), (1, 1));
-    assert_eq!(identity.check_password("acme/anna", "secret").await.unwrap().account().unwrap().user, 2);
+    assert_eq!(identity.check_password(HERE, "acme/anna", "secret").await.unwrap().account().unwrap().user, 2);
     for (login, password) in [
         ("acme", "Secret"),
         ("acme/", "secret"),
@@ -60,7 +62,7 @@ async fn logins_are_the_tenant_or_tenant_slash_user() {
         ("", ""),
         ("acme/bob", "x"),
     ] {
-        let refused = identity.check_password(login, password).await.unwrap_err();
+        let refused = identity.check_password(HERE, login, password).await.unwrap_err();
         assert_eq!(refused, LoginRefused::Wrong, "{login}");
     }
 }
