@@ -137,6 +137,8 @@ impl World {
             name: "acme".into(),
             zone: TenantZone::new(chrono_tz::America::Los_Angeles, Vec::new()).unwrap(),
             name_form: NameForm::Long,
+            user_ca_keys: Vec::new(),
+            revoked_keys: Vec::new(),
             users: Vec::new(),
             sources: vec![source],
         };

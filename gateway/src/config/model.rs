@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
+
 use crate::{
-    identity::Role,
+    identity::{Method, Role},
     layout::{NameForm, TenantZone},
 };
 
@@ -42,6 +44,14 @@ pub struct Ssh {
     pub listen: Vec<SocketAddr>,
     /// Private host keys in OpenSSH's format. Empty: an ed25519 and an RSA key are made in the data folder at first start.
     pub host_keys: Vec<PathBuf>,
+    /// Whether algorithms that only old devices need are offered too.
+    pub legacy_algorithms: bool,
+    /// Between two questions whether the client is still there.
+    pub keep_alive: Duration,
+    /// Bytes in one direction after which new keys are made.
+    pub rekey_bytes: u64,
+    /// Time after which new keys are made.
+    pub rekey_interval: Duration,
 }
 
 /// Limits that all doors share.
@@ -133,6 +143,10 @@ pub struct Tenant {
     pub zone: TenantZone,
     /// How names are shown.
     pub name_form: NameForm,
+    /// Lines as of OpenSSH's .pub files: authorities whose certificates log the tenant's users in.
+    pub user_ca_keys: Vec<String>,
+    /// The same: keys that log nobody in, neither by themselves nor in a certificate.
+    pub revoked_keys: Vec<String>,
     /// Its users, by ascending id.
     pub users: Vec<User>,
     /// Its sources, by ascending id.
@@ -152,6 +166,10 @@ pub struct User {
     pub password_hash: Option<String>,
     /// Lines of OpenSSH's authorized_keys, without options.
     pub authorized_keys: Vec<String>,
+    /// What has to be shown at a login, all of it in this order. Empty: any one thing that the user has.
+    pub require: Vec<Method>,
+    /// From where the user may log in. Empty: from anywhere.
+    pub allowed_networks: Vec<IpNet>,
 }
 
 /// One configured instance of a plugin.

@@ -112,8 +112,15 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
             Err(mistake) => element.report(mistake),
         }
     }
+    let legacy_algorithms = section
+        .field("legacy_algorithms")
+        .and_then(|field| field.boolean("legacy_algorithms = false"))
+        .unwrap_or(false);
+    let keep_alive = duration(&mut section, "keep_alive", 60 * SECOND, (SECOND, 3600 * SECOND));
+    let rekey_bytes = size(&mut section, "rekey_bytes", 1 << 30, (1 << 20, 1 << 36));
+    let rekey_interval = duration(&mut section, "rekey_interval", 3600 * SECOND, (60 * SECOND, DAY));
     section.finish();
-    Ssh { listen, host_keys }
+    Ssh { listen, host_keys, legacy_algorithms, keep_alive, rekey_bytes, rekey_interval }
 }
 
 fn host_key(path: &Path) -> Result<(), Mistake> {
@@ -159,8 +166,7 @@ fn limits(mut section: Section<'_>) -> Limits {
     let shutdown_grace =
         duration(&mut section, "shutdown_grace", 30 * SECOND, (Duration::ZERO, 3600 * SECOND));
     let default = Limits::default();
-    let login_grace =
-        duration(&mut section, "login_grace", default.login_grace, (SECOND, 600 * SECOND));
+    let login_grace = duration(&mut section, "login_grace", default.login_grace, (SECOND, 600 * SECOND));
     let idle_timeout = duration(&mut section, "idle_timeout", default.idle_timeout, (SECOND, DAY));
     let max_connections =
         integer(&mut section, "max_connections", default.max_connections as u64, (1, 1_000_000));
@@ -202,7 +208,8 @@ fn throttle(mut section: Section<'_>) -> Throttle {
         u32::try_from(integer(&mut section, key, default.into(), bounds)).unwrap_or(default)
     };
     let connection_burst = number("connection_burst", default.connection_burst, (1, 100_000));
-    let connections_per_second = number("connections_per_second", default.connections_per_second, (1, 100_000));
+    let connections_per_second =
+        number("connections_per_second", default.connections_per_second, (1, 100_000));
     let refuse_after = number("refuse_after", default.refuse_after, (2, 1000));
     let mut time = |key, default, bounds| duration(&mut section, key, default, bounds);
     let delay_at_most = time("delay_at_most", default.delay_at_most, (Duration::ZERO, 60 * SECOND));
@@ -257,6 +264,18 @@ pub(super) fn duration(
     field
         .and_then(|field| field.parsed(&example, |text| values::duration(text, least, most)))
         .unwrap_or(default)
+}
+
+/// A number of bytes with its default and bounds.
+pub(super) fn size(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: u64,
+    (least, most): (u64, u64),
+) -> u64 {
+    let example = format!("{key} = \"{}MiB\"", default >> 20);
+    let field = section.field(key);
+    field.and_then(|field| field.parsed(&example, |text| values::size(text, least, most))).unwrap_or(default)
 }
 
 fn integer(section: &mut Section<'_>, key: &'static str, default: u64, (least, most): (u64, u64)) -> usize {

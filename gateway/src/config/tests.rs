@@ -224,6 +224,23 @@ fn bad_values_of_the_doors_and_limits() {
              the path, which is relative to the configuration file's folder.",
         ),
         (
+            "ssh]\nlegacy_algorithms = \"yes\"",
+            "3:21: ssh.legacy_algorithms: expected true or false, found a string. Write for example \
+             legacy_algorithms = false.",
+        ),
+        (
+            "ssh]\nkeep_alive = \"0s\"",
+            "3:14: ssh.keep_alive: 0s is out of range. Write a time from 1s to 1h.",
+        ),
+        (
+            "ssh]\nrekey_bytes = \"1KiB\"",
+            "3:15: ssh.rekey_bytes: 1KiB is out of range. Write a size from 1MiB to 64GiB.",
+        ),
+        (
+            "ssh]\nrekey_interval = \"1s\"",
+            "3:18: ssh.rekey_interval: 1s is out of range. Write a time from 1m to 1d.",
+        ),
+        (
             "limits]\nlogin_grace = \"1h\"",
             "3:15: limits.login_grace: 1h is out of range. Write a time from 1s to 10m.",
         ),
@@ -296,7 +313,8 @@ fn bad_values_of_the_doors_and_limits() {
         ),
         (
             "ssh]\nport = 22",
-            "3:1: ssh.port: there is no such key. Remove it, or take one of: listen, host_keys.",
+            "3:1: ssh.port: there is no such key. Remove it, or take one of: listen, host_keys, legacy_algorithms, keep_alive, \
+             rekey_bytes, rekey_interval.",
         ),
         (
             "limits]\nread_ahead_budget = \"256MB\"",
@@ -425,6 +443,40 @@ fn bad_values_of_a_user() {
             "password = \"hunter2\"",
             "6:1: tenant[0].user[0]: the user can't log in, having neither a password \
           nor a key. Add password_hash (from `recgate hash-password`) or authorized_keys.",
+        ),
+        (
+            "role =",
+            "require = [\"publickey\"]\nrole =",
+            "8:12: tenant[0].user[0].require[0]: the user has no key. Remove it, or add what is missing.",
+        ),
+        (
+            "role =",
+            "require = [\"password\", \"password\"]\nrole =",
+            "8:24: tenant[0].user[0].require[1]: this is required already. Remove it, or add what is missing.",
+        ),
+        (
+            "role =",
+            "require = []\nrole =",
+            "8:11: tenant[0].user[0].require: nothing is required. Write require = [\"publickey\", \"password\"], or \
+             remove it.",
+        ),
+        (
+            "role =",
+            "allowed_networks = [\"office\"]\nrole =",
+            "8:21: tenant[0].user[0].allowed_networks[0]: \"office\" is no network. Write an address with the bits that \
+             count, for example \"10.1.0.0/16\", or a single address.",
+        ),
+        (
+            "role =",
+            "allowed_networks = [\"10.1.2.3/16\"]\nrole =",
+            "8:21: tenant[0].user[0].allowed_networks[0]: \"10.1.2.3/16\" has bits beyond its prefix. Write \
+             \"10.1.0.0/16\" if the whole network is meant.",
+        ),
+        (
+            "role =",
+            "allowed_networks = []\nrole =",
+            "8:20: tenant[0].user[0].allowed_networks: the user could log in from nowhere. Write allowed_networks = \
+             [\"10.1.0.0/16\"].",
         ),
         (
             &hash,

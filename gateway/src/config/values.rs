@@ -1,9 +1,13 @@
 //! Checks of single values: pure, each with its remedy.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use chrono::NaiveDate;
 use chrono_tz::Tz;
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::problems::Mistake;
@@ -127,6 +131,25 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Mistake> {
             "Write an IP address and a port, for example \"0.0.0.0:2022\" or \"[::]:2022\".",
         )
     })
+}
+
+/// A network (`10.0.0.0/8`) or a single address.
+pub(super) fn network(text: &str) -> Result<IpNet, Mistake> {
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let wrong = |wrong: String, remedy: &str| Mistake::new(wrong, remedy.to_owned());
+    let network = parsed.map_err(|_| {
+        wrong(
+            format!("\"{}\" is no network", shortened(text)),
+            "Write an address with the bits that count, for example \"10.1.0.0/16\", or a single address.",
+        )
+    })?;
+    if network.addr() != network.network() {
+        return Err(wrong(
+            format!("\"{}\" has bits beyond its prefix", shortened(text)),
+            &format!("Write \"{}\" if the whole network is meant.", network.trunc()),
+        ));
+    }
+    Ok(network)
 }
 
 /// A PHC string of argon2id whose check costs what a login may cost. The value is a secret: no message shows it.

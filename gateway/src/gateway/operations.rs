@@ -1,6 +1,6 @@
 //! What the admin API asks of the running gateway.
 
-use std::{path::PathBuf, sync::PoisonError};
+use std::{path::PathBuf, sync::PoisonError, time::Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -40,6 +40,8 @@ impl Operations for Shared {
                 })
                 .collect()
         };
+        let entrance = self.identity.entrance();
+        let connections = entrance.admission().status();
         for (tenant, sources) in running {
             let counts = self.data.catalog.counts(tenant.id).await.unwrap_or_default();
             let mut reports = Vec::new();
@@ -50,6 +52,7 @@ impl Operations for Shared {
             tenants.push(TenantStatus {
                 id: tenant.id,
                 name: tenant.name.clone(),
+                sessions: connections.tenants.get(&tenant.id).map_or(0, |sessions| *sessions as u64),
                 recordings: RecordingCounts {
                     learned: counts.learned,
                     published: counts.published,
@@ -61,7 +64,6 @@ impl Operations for Shared {
             });
         }
         tenants.sort_by_key(|tenant| tenant.id);
-        let (connections, sessions) = self.door.connections();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -78,7 +80,8 @@ impl Operations for Shared {
                     host_keys: vec![self.door.host_key_sha256.clone()],
                 })
                 .collect(),
-            sessions: SessionCounts { connections, sessions },
+            sessions: SessionCounts::new(&connections, entrance.admission().caps()),
+            throttle: entrance.throttle().status(Instant::now()).into(),
             tenants,
             journals: vec![
                 head(Chain::Governance, self.data.journal.head()),

@@ -99,7 +99,9 @@ pub struct AdmissionStatus {
 
 /// A socket that may be accepted.
 #[derive(Debug)]
-pub struct Arrival(OwnedSemaphorePermit);
+pub struct Arrival {
+    _permit: OwnedSemaphorePermit,
+}
 
 /// A connection's place. Dropped when the connection has ended.
 #[derive(Debug)]
@@ -129,7 +131,7 @@ impl Admission {
     pub async fn arrive(&self) -> Arrival {
         loop {
             if let Ok(permit) = Arc::clone(&self.slack).acquire_owned().await {
-                return Arrival(permit);
+                return Arrival { _permit: permit };
             }
             // Nobody closes the semaphore.
             std::future::pending::<()>().await;

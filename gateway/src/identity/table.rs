@@ -58,7 +58,10 @@ impl<V> Table<V> {
 
     /// What is remembered and hasn't ended.
     pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = (Origin, &V)> {
-        self.entries.iter().filter(move |(_, (end, _))| *end > now).map(|(origin, (_, value))| (*origin, value))
+        self.entries
+            .iter()
+            .filter(move |(_, (end, _))| *end > now)
+            .map(|(origin, (_, value))| (*origin, value))
     }
 }
 

@@ -95,6 +95,8 @@ pub struct WorstAddress {
     pub origin: Origin,
     /// Failures that aren't forgotten yet; those that led to a refusal are told by the refusal.
     pub failures: u32,
+    /// How often in a row it was refused.
+    pub refusals: u32,
     /// How long it will be refused.
     pub refused_for: Duration,
 }
@@ -195,7 +197,7 @@ impl Throttle {
         trouble.failed_until = later(trouble.failed_until.max(now), remembered).min(later(now, most));
         let failures = trouble.failures(now, remembered);
         if !spared && failures >= settings.refuse_after {
-            let before = if trouble.refusals_until > now { trouble.refusals } else { 0 };
+            let before = trouble.refusals(now);
             let doubled = settings.refuse_for.saturating_mul(1_u32 << before.min(31));
             let refused_for = doubled.min(settings.refuse_at_most);
             trouble.refusals = before.saturating_add(1);
@@ -254,17 +256,18 @@ impl Throttle {
     pub fn status(&self, now: Instant) -> ThrottleStatus {
         let state = self.state();
         let remembered = state.settings.failure_memory();
-        let mut status = ThrottleStatus { spared: state.spared.iter(now).count(), ..ThrottleStatus::default() };
+        let mut status =
+            ThrottleStatus { spared: state.spared.iter(now).count(), ..ThrottleStatus::default() };
         for (origin, trouble) in state.troubles.iter(now) {
             status.tracked += 1;
             let refused_for = trouble.refused_until.saturating_duration_since(now);
-            let failures = trouble.failures(now, remembered);
+            let (failures, refusals) = (trouble.failures(now, remembered), trouble.refusals(now));
             if !refused_for.is_zero() {
                 status.refused += 1;
             } else if failures == 0 {
                 continue;
             }
-            status.worst.push(WorstAddress { origin, failures, refused_for });
+            status.worst.push(WorstAddress { origin, failures, refusals, refused_for });
             if status.worst.len() > 20 * WORST {
                 WorstAddress::keep_worst(&mut status.worst);
             }
@@ -308,6 +311,11 @@ impl Trouble {
         Err(Refused { retry_after, reason: RefusedFor::Failures })
     }
 
+    /// Refusals in a row that aren't forgotten.
+    fn refusals(&self, now: Instant) -> u32 {
+        if self.refusals_until > now { self.refusals } else { 0 }
+    }
+
     /// Failures that aren't forgotten.
     fn failures(&self, now: Instant, remembered: Duration) -> u32 {
         let left = self.failed_until.saturating_duration_since(now).as_nanos();
@@ -324,7 +332,7 @@ impl config::Throttle {
 
 impl WorstAddress {
     fn keep_worst(worst: &mut Vec<Self>) {
-        worst.sort_unstable_by_key(|it| std::cmp::Reverse((it.refused_for, it.failures, it.origin)));
+        worst.sort_unstable_by_key(|it| std::cmp::Reverse((it.refused_for, it.refusals, it.failures, it.origin)));
         worst.truncate(WORST);
     }
 }

@@ -182,8 +182,7 @@ impl Line {
 
     /// Drops the newest of the address that has most.
     fn drop_one(&mut self) {
-        let count =
-            |origin: Origin| self.waiting.iter().filter(|waiting| waiting.origin == origin).count();
+        let count = |origin: Origin| self.waiting.iter().filter(|waiting| waiting.origin == origin).count();
         let worst = self
             .waiting
             .iter()
@@ -227,7 +226,11 @@ mod tests {
     }
 
     /// Ends the running turns one after another; tells whose turn it was then.
-    async fn order(turns: &Turns, mut running: Vec<Turn>, asked: Vec<(u8, JoinHandle<Option<Turn>>)>) -> Vec<u8> {
+    async fn order(
+        turns: &Turns,
+        mut running: Vec<Turn>,
+        asked: Vec<(u8, JoinHandle<Option<Turn>>)>,
+    ) -> Vec<u8> {
         let (told, mut came) = tokio::sync::mpsc::unbounded_channel();
         for (number, asked) in asked {
             let told = told.clone();
@@ -256,9 +259,17 @@ mod tests {
         let turns = Turns::default();
         let running = busy(&turns).await;
         let mut asked = Vec::new();
-        for (number, spared) in
-            [(1, false), (1, false), (1, false), (2, false), (3, true), (3, true), (3, true), (3, true), (4, true)]
-        {
+        for (number, spared) in [
+            (1, false),
+            (1, false),
+            (1, false),
+            (2, false),
+            (3, true),
+            (3, true),
+            (3, true),
+            (3, true),
+            (4, true),
+        ] {
             asked.push((number, ask(&turns, number, spared).await));
         }
         let order = order(&turns, running, asked).await;

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -15,12 +15,16 @@ use tokio::{io::BufReader, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Transport,
+    algorithms::{self, Offer},
+    greeting::{Greeting, IDENTIFICATION, greet},
     handler::SshHandler,
     wire::{Link, Wire},
 };
 use crate::{
+    config,
     doors::common::{Drain, SessionLog},
-    identity::{Account, Identity, Login, LoginEnded},
+    identity::{Account, Identity, Login, LoginEnded, admission::Full, entrance::Admitted},
     vfs::FileSystem,
 };
 
@@ -30,6 +34,7 @@ const SOCKET_BUFFER: usize = 16 * 1024;
 const RECENTLY: Duration = Duration::from_secs(5);
 /// How often a stopping gateway looks whether a transfer has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
+const TOO_MANY_CONNECTIONS: &str = "this tenant has too many connections at this time";
 /// How long a client that was told to go may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -40,6 +45,8 @@ pub(super) struct Connection {
     pub(super) identity: Arc<Identity>,
     pub(super) drain: Drain,
     pub(super) link: Arc<Link>,
+    /// Algorithms that only old devices need are taken.
+    pub(super) legacy: bool,
     /// russh's session, once it runs.
     pub(super) handle: OnceLock<Handle>,
     login: OnceLock<Login>,
@@ -53,6 +60,7 @@ impl Connection {
         fs: Arc<dyn FileSystem>,
         identity: Arc<Identity>,
         drain: Drain,
+        legacy: bool,
     ) -> Self {
         Self {
             log: SessionLog::new("sftp", peer),
@@ -60,6 +68,7 @@ impl Connection {
             identity,
             drain,
             link: Arc::new(Link::new()),
+            legacy,
             handle: OnceLock::new(),
             login: OnceLock::new(),
             logged_in: CancellationToken::new(),
@@ -111,29 +120,50 @@ pub(super) struct Times {
     pub(super) idle: Duration,
 }
 
+impl From<&config::Limits> for Times {
+    fn from(limits: &config::Limits) -> Self {
+        Self { login_grace: limits.login_grace, idle: limits.idle_timeout }
+    }
+}
+
 /// Runs a connection to its end.
 pub(super) async fn run(
     connection: Arc<Connection>,
-    config: Arc<russh::server::Config>,
+    transport: Arc<Transport>,
     socket: TcpStream,
     times: Times,
-    place: WaitingPlace,
+    place: Admitted,
 ) {
-    let reason = watch(&connection, config, socket, times, place).await;
+    let reason = watch(&connection, &transport, socket, times, place).await;
     connection.link.cut.cancel();
     connection.log.closed(&reason);
 }
 
 async fn watch(
     connection: &Arc<Connection>,
-    config: Arc<russh::server::Config>,
-    socket: TcpStream,
+    transport: &Transport,
+    mut socket: TcpStream,
     times: Times,
-    place: WaitingPlace,
+    mut place: Admitted,
 ) -> String {
     let mut deadline = pin!(tokio::time::sleep(times.login_grace));
-    let wire = Wire::new(socket, Arc::clone(&connection.link));
+    let greeting = tokio::select! {
+        greeting = greet(&mut socket) => greeting,
+        () = &mut deadline => return "no login in time".to_owned(),
+        () = connection.drain.begun() => return "shutdown".to_owned(),
+        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+    };
+    let Greeting { identification, read } = match greeting {
+        Ok(greeting) => greeting,
+        Err(error) => return error.to_string(),
+    };
+    let address = connection.log.peer().ip();
+    let offer = Offer::to(&identification, transport.legacy, transport.lenience.has(address));
+    let ending =
+        |ended: Result<(), russh::Error>| ending(ended, connection, transport, offer, &identification);
+    let wire = Wire::new(socket, Arc::clone(&connection.link), read, IDENTIFICATION.len() + 2);
     let wire = BufReader::with_capacity(SOCKET_BUFFER, wire);
+    let config = transport.russh.of(offer);
     let start = russh::server::run_stream(config, wire, SshHandler::new(Arc::clone(connection)));
     let started = tokio::select! {
         started = start => started,
@@ -158,27 +188,54 @@ async fn watch(
         () = connection.drain.begun() => return "shutdown".to_owned(),
         () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
     }
-    drop(place);
 
     let Some(login) = connection.login.get() else { return "no login".to_owned() };
-    let (disconnect, why) = tokio::select! {
-        ended = &mut session => return ending(ended),
-        () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
-        () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
-        () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
-        () = connection.link.cut.cancelled() => return "cut".to_owned(),
+    let full = login.account().ok().and_then(|account| place.log_in(account.tenant).err());
+    let (disconnect, why) = match full {
+        Some(Full::PushedOut) => return Full::PushedOut.to_string(),
+        Some(_) => (Disconnect::TooManyConnections, TOO_MANY_CONNECTIONS),
+        None => tokio::select! {
+            ended = &mut session => return ending(ended),
+            () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
+            () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
+            () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
+            () = connection.link.cut.cancelled() => return "cut".to_owned(),
+        },
     };
     connection.disconnect(disconnect, why).await;
     // russh waits for the client to close; `cut` then takes what is left.
     let _ = tokio::time::timeout(FAREWELL, session).await;
-    why.to_owned()
+    full.map_or_else(|| why.to_owned(), |full| full.to_string())
 }
 
-fn ending(ended: Result<(), russh::Error>) -> String {
-    match ended {
-        Ok(()) => "closed by the client".to_owned(),
-        Err(error) => error.to_string(),
+/// Why a session ended. Where the client was offered nothing that it knows, says what would help.
+fn ending(
+    ended: Result<(), russh::Error>,
+    connection: &Connection,
+    transport: &Transport,
+    offer: Offer,
+    client: &str,
+) -> String {
+    let error = match ended {
+        Ok(()) => return "closed by the client".to_owned(),
+        Err(error) => error,
+    };
+    if let russh::Error::NoCommonAlgo { kind, theirs, .. } = &error {
+        let peer = connection.log.peer();
+        let helped = algorithms::legacy_would_help(kind, theirs);
+        let theirs: String = theirs.join(",").chars().filter(char::is_ascii_graphic).take(500).collect();
+        if offer == Offer::PostQuantum {
+            transport.lenience.remember(peer.ip());
+            tracing::info!(%peer, client, ?kind, theirs,
+                "the client was set up not to use what it was offered; its next connection is offered more");
+        } else if offer == Offer::Sound && helped {
+            tracing::warn!(%peer, client, ?kind, theirs,
+                "an old client was turned away; legacy_algorithms = true in [ssh] would let it in");
+        } else {
+            tracing::info!(%peer, client, ?kind, theirs, "client and gateway have no algorithm in common");
+        }
     }
+    error.to_string()
 }
 
 /// Returns when nothing was asked, and nothing that was asked moved, for `limit`.
@@ -208,50 +265,5 @@ async fn drained(connection: &Connection) {
     tokio::select! {
         () = transfers => {}
         () = connection.drain.cut() => {}
-    }
-}
-
-/// The connections that haven't logged in yet. When there are too many, the oldest goes: idle ones that hold places
-/// lose them, while a client that logs in takes its place for a moment only.
-#[derive(Clone)]
-pub(super) struct Waiting {
-    places: Arc<Mutex<std::collections::VecDeque<(u64, CancellationToken)>>>,
-    limit: usize,
-}
-
-impl Waiting {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { places: Arc::default(), limit }
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Takes a place, in the order of the connections' arrival.
-    pub(super) fn enter(&self, connection: &Connection) -> WaitingPlace {
-        let number = connection.log.number();
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        while places.len() >= self.limit.max(1) {
-            if let Some((_, oldest)) = places.pop_front() {
-                oldest.cancel();
-            }
-        }
-        places.push_back((number, connection.link.cut.clone()));
-        WaitingPlace { waiting: self.clone(), number }
-    }
-}
-
-/// A place among those that wait; dropped at the login.
-pub(super) struct WaitingPlace {
-    waiting: Waiting,
-    number: u64,
-}
-
-impl Drop for WaitingPlace {
-    fn drop(&mut self) {
-        let mut places = self.waiting.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|(number, _)| *number != self.number);
     }
 }

@@ -8,24 +8,38 @@
 //! russh stops taking queued replies while one channel of a connection waits for its client's window. So channels of
 //! one connection can slow each other down; connections can't.
 
-use std::{borrow::Cow, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
-
-use russh::{
-    MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex,
-    keys::{Algorithm, EcdsaCurve, HashAlg},
-    mac,
-};
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    sync::Semaphore,
+use std::{
+    borrow::Cow,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use self::connection::{Connection, Times, Waiting};
+use russh::{MethodKind, MethodSet, SshId};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use self::{
+    algorithms::{Lenience, Offer},
+    connection::{Connection, Times},
+    greeting::IDENTIFICATION,
+};
 use super::common::Drain;
-use crate::{config, identity::Identity, vfs::FileSystem};
+use crate::{
+    config,
+    identity::{
+        Identity,
+        admission::Arrival,
+        entrance::{Entrance, TurnedAway},
+    },
+    vfs::FileSystem,
+};
 
+mod algorithms;
 mod budget;
 mod connection;
+mod greeting;
 mod handler;
 mod host_keys;
 mod sftp;
@@ -39,8 +53,6 @@ const WINDOW: u32 = 256 * 1024;
 const MAX_LOGIN_FAILURES: usize = 6;
 /// Rejections, keys that were only offered among them, with which a connection ends.
 const MAX_REJECTIONS: usize = 100;
-/// Keeps NAT tables alive. A client that doesn't answer is left to the idle timeout.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// After a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 1024;
@@ -55,10 +67,9 @@ pub struct SshDoor {
 }
 
 impl SshDoor {
-    /// Connections now: all of them, and those that have logged in.
-    pub fn connections(&self) -> (u64, u64) {
-        let all = self.door.limit.saturating_sub(self.door.connections.available_permits());
-        (all as u64, all.saturating_sub(self.door.waiting.len()) as u64)
+    /// Takes the times of a reloaded configuration, for connections that come from now on.
+    pub fn configure(&self, limits: &config::Limits) {
+        *self.door.times.lock().unwrap_or_else(PoisonError::into_inner) = limits.into();
     }
 }
 
@@ -88,6 +99,7 @@ pub enum SshDoorError {
 /// [`SshDoorError`]; then nothing listens.
 pub async fn serve(
     config: &config::Ssh,
+    limits: &config::Limits,
     data_dir: &Path,
     fs: Arc<dyn FileSystem>,
     identity: Arc<Identity>,
@@ -101,13 +113,13 @@ pub async fn serve(
 
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
-    let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
     let door = Arc::new(Door {
-        russh: Arc::new(russh_config(keys)),
-        connections: Arc::new(Semaphore::new(limit)),
-        limit,
-        waiting: Waiting::new(config.max_unauthenticated),
-        times: Times { login_grace: config.login_grace, idle: config.idle_timeout },
+        transport: Arc::new(Transport {
+            russh: RusshConfigs::new(config, &keys),
+            legacy: config.legacy_algorithms,
+            lenience: Lenience::default(),
+        }),
+        times: Mutex::new(limits.into()),
         fs,
         identity,
         drain: drain.clone(),
@@ -119,58 +131,88 @@ pub async fn serve(
 }
 
 struct Door {
-    russh: Arc<russh::server::Config>,
-    connections: Arc<Semaphore>,
-    /// Permits of `connections` when nobody is connected.
-    limit: usize,
-    waiting: Waiting,
-    times: Times,
+    transport: Arc<Transport>,
+    times: Mutex<Times>,
     fs: Arc<dyn FileSystem>,
     identity: Arc<Identity>,
     drain: Drain,
 }
 
+/// What SSH's transport layer is given.
+struct Transport {
+    russh: RusshConfigs,
+    legacy: bool,
+    lenience: Lenience,
+}
+
 impl Door {
     async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr) {
-        // Each trouble is logged when it begins, not for each connection.
-        let (mut full, mut failing) = (false, false);
+        // A trouble is logged when it begins, not for each connection.
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 () = self.drain.begun() => return,
-                accepted = listener.accept() => accepted,
+                accepted = accept(self.identity.entrance(), &listener) => accepted,
             };
-            let (socket, peer) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((arrival, socket, peer)) => {
+                    failing = false;
+                    self.drain.spawn(Arc::clone(&self).receive(arrival, socket, peer));
+                }
                 Err(error) => {
                     // Without descriptors or memory the next attempt fails as well, and at once.
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%address, %error, "connections can't be accepted");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
                 }
-            };
-            failing = false;
-            let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-                if !std::mem::replace(&mut full, true) {
-                    tracing::warn!(%address, %peer, "max_connections is reached, connections are turned away");
-                }
-                continue;
-            };
-            full = false;
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::debug!(%peer, %error, "TCP_NODELAY can't be set");
             }
-            let connection =
-                Connection::new(peer, Arc::clone(&self.fs), Arc::clone(&self.identity), self.drain.clone());
-            let place = self.waiting.enter(&connection);
-            let (russh, times) = (Arc::clone(&self.russh), self.times);
-            self.drain.spawn(async move {
-                connection::run(Arc::new(connection), russh, socket, times, place).await;
-                drop(permit);
-            });
         }
     }
+
+    /// A connection from its socket to its end. Until it is admitted it costs a socket and this task.
+    async fn receive(self: Arc<Self>, arrival: Arrival, socket: TcpStream, peer: SocketAddr) {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "TCP_NODELAY can't be set");
+        }
+        // Behind a proxy, `peer` becomes the client here.
+        let connection = Connection::new(
+            peer,
+            Arc::clone(&self.fs),
+            Arc::clone(&self.identity),
+            self.drain.clone(),
+            self.transport.legacy,
+        );
+        let admitted = tokio::select! {
+            () = self.drain.begun() => return,
+            admitted = self.identity.entrance().admit(arrival, peer.ip(), &connection.link.cut) => admitted,
+        };
+        let place = match admitted {
+            Ok(place) => place,
+            Err(turned_away) => return turn_away(socket, turned_away),
+        };
+        let times = *self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        // In a box of its own, so that who is turned away doesn't pay for it.
+        Box::pin(connection::run(Arc::new(connection), Arc::clone(&self.transport), socket, times, place))
+            .await;
+    }
+}
+
+/// Takes a socket when there may be one more.
+async fn accept(entrance: &Entrance, listener: &TcpListener) -> io::Result<(Arrival, TcpStream, SocketAddr)> {
+    let arrival = entrance.admission().arrive().await;
+    let (socket, peer) = listener.accept().await?;
+    Ok((arrival, socket, peer))
+}
+
+/// Closes a connection, with a line that says why: a server may send lines before its identification (RFC 4253, 4.2),
+/// and clients show them when asked for details. It costs one packet, and no wait: what can't be said is left.
+fn turn_away(socket: TcpStream, why: TurnedAway) {
+    let Ok(mut socket) = socket.into_std() else { return };
+    let _ = socket.write(format!("{}\r\n", why.to_client()).as_bytes());
+    let _ = socket.shutdown(Shutdown::Write);
+    // Bytes that nobody has read would turn the end into a reset, which takes the line along.
+    let _ = socket.read(&mut [0; 512]);
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SshDoorError> {
@@ -185,9 +227,36 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SshDoorError
     listen().map_err(|error| SshDoorError::Listen { address, error })
 }
 
-fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
+/// russh's settings for what a client may be offered.
+struct RusshConfigs {
+    post_quantum: Arc<russh::server::Config>,
+    sound: Arc<russh::server::Config>,
+    legacy: Arc<russh::server::Config>,
+}
+
+impl RusshConfigs {
+    fn new(config: &config::Ssh, keys: &[russh::keys::PrivateKey]) -> Self {
+        let of = |offer| Arc::new(russh_config(config, keys.to_vec(), offer));
+        Self { post_quantum: of(Offer::PostQuantum), sound: of(Offer::Sound), legacy: of(Offer::Legacy) }
+    }
+
+    fn of(&self, offer: Offer) -> Arc<russh::server::Config> {
+        Arc::clone(match offer {
+            Offer::PostQuantum => &self.post_quantum,
+            Offer::Sound => &self.sound,
+            Offer::Legacy => &self.legacy,
+        })
+    }
+}
+
+fn russh_config(
+    config: &config::Ssh,
+    keys: Vec<russh::keys::PrivateKey>,
+    offer: Offer,
+) -> russh::server::Config {
+    let rekey_bytes = usize::try_from(config.rekey_bytes).unwrap_or(usize::MAX);
     russh::server::Config {
-        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-recgate")),
+        server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         methods: login_methods(),
         // The handler has a delay of its own, from the second failure on.
         auth_rejection_time: Duration::ZERO,
@@ -195,10 +264,16 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
         max_auth_attempts: MAX_REJECTIONS,
         keys,
         window_size: WINDOW,
-        preferred: preferred(),
+        limits: russh::Limits {
+            rekey_write_limit: rekey_bytes,
+            rekey_read_limit: rekey_bytes,
+            rekey_time_limit: config.rekey_interval,
+        },
+        preferred: offer.preferred(),
         // The connection's watch knows what is idle; russh would also cut a slow reader.
         inactivity_timeout: None,
-        keepalive_interval: Some(KEEPALIVE),
+        // A client that doesn't answer is left to the idle timeout.
+        keepalive_interval: Some(config.keep_alive),
         keepalive_max: 0,
         nodelay: true,
         // russh takes all that is queued before it flushes, and its output buffer never shrinks.
@@ -208,40 +283,7 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
 }
 
 fn login_methods() -> MethodSet {
-    MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..])
-}
-
-/// Nothing with SHA-1, CBC, or encrypt-and-MAC; no compression, recordings don't shrink.
-fn preferred() -> Preferred {
-    Preferred {
-        kex: Cow::Borrowed(&[
-            kex::MLKEM768X25519_SHA256,
-            kex::CURVE25519,
-            kex::CURVE25519_PRE_RFC_8731,
-            kex::DH_G16_SHA512,
-            kex::EXTENSION_SUPPORT_AS_SERVER,
-            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-        ]),
-        // Host keys, and what users' keys may sign with.
-        key: Cow::Borrowed(&[
-            Algorithm::Ed25519,
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-            Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-            Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-        ]),
-        host_key_certificates: Cow::Borrowed(&[]),
-        cipher: Cow::Borrowed(&[
-            cipher::AES_128_GCM,
-            cipher::AES_256_GCM,
-            cipher::CHACHA20_POLY1305,
-            cipher::AES_256_CTR,
-            cipher::AES_128_CTR,
-        ]),
-        mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM]),
-        compression: Cow::Borrowed(&[compression::NONE]),
-    }
+    MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive][..])
 }
 
 #[cfg(test)]

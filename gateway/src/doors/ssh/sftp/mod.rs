@@ -43,6 +43,7 @@ use super::{
 use crate::vfs::{Refusal, RefusalKind};
 
 mod dispatch;
+mod extensions;
 mod handles;
 mod listing;
 mod packet;
