@@ -199,6 +199,12 @@ impl Admission {
         lock(&self.state).caps
     }
 
+    /// Sockets that have no place: on their way in, or on their way out.
+    #[cfg(test)]
+    pub(crate) fn arriving(&self) -> usize {
+        SLACK - self.slack.available_permits()
+    }
+
     /// Who is connected.
     pub fn status(&self) -> AdmissionStatus {
         let state = lock(&self.state);
@@ -380,4 +386,177 @@ impl Group {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAPS: Caps = Caps { connections: 10, unauthenticated: 8, per_address: 6, per_tenant: 4 };
+
+    fn address(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    fn enter(admission: &Admission, number: u8, spared: bool) -> Result<(Place, CancellationToken), Full> {
+        let cut = CancellationToken::new();
+        let arrival = admission.arrive().now_or_never().unwrap();
+        admission.enter(arrival, address(number), spared, &cut).map(|place| (place, cut))
+    }
+
+    fn cut(connections: &[(Place, CancellationToken)]) -> Vec<bool> {
+        connections.iter().map(|(_, cut)| cut.is_cancelled()).collect()
+    }
+
+    #[test]
+    fn the_oldest_of_the_address_with_most_makes_room() {
+        let admission = Admission::new(CAPS);
+        let _few: Vec<_> = (1..=3).map(|number| enter(&admission, number, false).unwrap()).collect();
+        let many: Vec<_> = (0..5).map(|_| enter(&admission, 9, false).unwrap()).collect();
+        let newcomer = enter(&admission, 4, false).unwrap();
+        assert_eq!(cut(&many), [true, false, false, false, false]);
+        assert_eq!((newcomer.0.pushed_out(), cut(&_few)), (1, vec![false; 3]));
+        let more = enter(&admission, 9, false).unwrap();
+        assert_eq!(cut(&many), [true, true, false, false, false]);
+        let status = admission.status();
+        assert_eq!((status.unauthenticated, status.most_of_an_address, status.turned_away), (8, 4, 2));
+        drop((more, many));
+        assert_eq!(admission.status().unauthenticated, 4);
+        assert_eq!(admission.slack.available_permits(), SLACK);
+    }
+
+    #[test]
+    fn spared_addresses_go_last_but_do_not_take_all() {
+        let admission =
+            Admission::new(Caps { unauthenticated: 16, connections: 99, per_address: 99, ..CAPS });
+        // Two are its share.
+        let office: Vec<_> = (0..2).map(|_| enter(&admission, 1, true).unwrap()).collect();
+        let strangers: Vec<_> = (10..24).map(|number| enter(&admission, number, false).unwrap()).collect();
+        let newcomer = enter(&admission, 2, true).unwrap();
+        assert_eq!(
+            (cut(&office), strangers[0].1.is_cancelled()),
+            (vec![false; 2], true),
+            "the oldest stranger"
+        );
+        drop((strangers, newcomer, office));
+
+        let greedy: Vec<_> = (0..16).map(|_| enter(&admission, 1, true).unwrap()).collect();
+        let stranger = enter(&admission, 2, false).unwrap();
+        assert!(greedy[0].1.is_cancelled() && !stranger.1.is_cancelled());
+    }
+
+    #[test]
+    fn sessions_stay_and_newcomers_are_turned_away_for_them() {
+        let admission = Admission::new(CAPS);
+        let mut sessions = Vec::new();
+        for number in 1..=10 {
+            let (mut place, cut) = enter(&admission, number, false).unwrap();
+            assert_eq!(place.log_in(u32::from(number)), Ok(()));
+            sessions.push((place, cut));
+        }
+        assert_eq!(enter(&admission, 11, false).unwrap_err(), Full::Connections);
+        let status = admission.status();
+        assert_eq!((status.logged_in, status.unauthenticated, status.turned_away), (10, 0, 1));
+        sessions.pop();
+        // The last place is a newcomer's until the next comes.
+        let (_place, first) = enter(&admission, 11, false).unwrap();
+        let (_other, second) = enter(&admission, 12, false).unwrap();
+        assert!(first.is_cancelled() && !second.is_cancelled());
+        assert_eq!(cut(&sessions), [false; 9]);
+    }
+
+    #[test]
+    fn an_address_has_so_many_and_a_tenant_too() {
+        let admission = Admission::new(CAPS);
+        let mut connections: Vec<_> = (0..6).map(|_| enter(&admission, 1, true).unwrap()).collect();
+        for (place, _) in &mut connections[..4] {
+            assert_eq!((place.log_in(7), place.log_in(7)), (Ok(()), Ok(())));
+        }
+        assert_eq!(connections[4].0.log_in(7), Err(Full::Tenant));
+        assert_eq!(connections[4].0.log_in(8), Ok(()));
+        let newer = enter(&admission, 1, true).unwrap();
+        assert!(connections[5].1.is_cancelled(), "its own oldest that hasn't logged in");
+        assert_eq!(connections[5].0.log_in(8), Err(Full::PushedOut));
+        let mut newer = newer;
+        assert_eq!(newer.0.log_in(8), Ok(()));
+        assert_eq!(enter(&admission, 1, true).unwrap_err(), Full::Address);
+        assert!(enter(&admission, 2, false).is_ok());
+        assert_eq!(admission.status().tenants, [(7, 4), (8, 2)].into());
+        connections.truncate(3);
+        drop(newer);
+        assert_eq!(admission.status().tenants, [(7, 3)].into());
+    }
+
+    #[test]
+    fn what_is_pushed_out_and_not_gone_counts_among_the_sockets() {
+        let admission = Admission::new(Caps { unauthenticated: 1, ..CAPS });
+        let mut all = Vec::new();
+        for _ in 0..SLACK {
+            all.push(enter(&admission, 1, false).unwrap());
+        }
+        assert_eq!(admission.arriving(), SLACK - 1);
+        let last = admission.arrive().now_or_never().unwrap();
+        assert!(admission.arrive().now_or_never().is_none(), "no more are accepted");
+        drop(all.remove(0));
+        let next = admission.arrive().now_or_never();
+        assert!(next.is_some());
+        drop((all, last, next));
+        assert_eq!((admission.arriving(), admission.status().unauthenticated), (0, 0));
+    }
+
+    #[test]
+    fn lower_caps_count_for_newcomers() {
+        let admission = Admission::new(CAPS);
+        let connections: Vec<_> = (1..=8).map(|number| enter(&admission, number, false).unwrap()).collect();
+        admission.configure(Caps { unauthenticated: 3, ..CAPS });
+        assert_eq!(admission.status().unauthenticated, 8);
+        let newcomer = enter(&admission, 9, false).unwrap();
+        assert_eq!((admission.status().unauthenticated, newcomer.0.pushed_out()), (3, 6));
+        assert_eq!(cut(&connections), [true, true, true, true, true, true, false, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn caps_hold_and_nothing_is_lost(
+            steps in prop::collection::vec((0..4_u8, 0..6_u8, any::<bool>(), any::<prop::sample::Index>()), 0..300),
+        ) {
+            let admission = Admission::new(CAPS);
+            let mut connections: Vec<(Place, CancellationToken)> = Vec::new();
+            for (step, number, spared, at) in steps {
+                match step {
+                    0 | 1 => connections.extend(enter(&admission, number, spared)),
+                    _ if connections.is_empty() => {}
+                    2 => {
+                        let at = at.index(connections.len());
+                        let _ = connections[at].0.log_in(u32::from(number % 2));
+                    }
+                    _ => {
+                        let at = at.index(connections.len());
+                        // A connection whose token was cancelled ends, sooner or later.
+                        drop(connections.swap_remove(at));
+                    }
+                }
+                let status = admission.status();
+                prop_assert!(status.unauthenticated <= CAPS.unauthenticated);
+                prop_assert!(status.unauthenticated + status.logged_in <= CAPS.connections);
+                prop_assert!(status.most_of_an_address <= CAPS.per_address);
+                prop_assert!(status.tenants.values().all(|sessions| *sessions <= CAPS.per_tenant));
+                let alive = connections.iter().filter(|(_, cut)| !cut.is_cancelled()).count();
+                prop_assert_eq!(alive, status.unauthenticated + status.logged_in);
+                prop_assert_eq!(admission.arriving(), connections.len() - alive);
+                let sessions = connections.iter().filter(|(place, _)| place.tenant.is_some()).count();
+                prop_assert_eq!(sessions, status.logged_in);
+                prop_assert_eq!(sessions, status.tenants.values().sum::<usize>());
+                let state = lock(&admission.state);
+                prop_assert_eq!(state.ranks.len(), state.groups.values().filter(|it| !it.waiting.is_empty()).count());
+            }
+            drop(connections);
+            let state = lock(&admission.state);
+            prop_assert!(state.groups.is_empty() && state.ranks.is_empty() && state.leaving.is_empty());
+        }
+    }
 }

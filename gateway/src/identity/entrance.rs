@@ -197,3 +197,80 @@ impl Notice {
         Some(std::mem::take(&mut told.1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    async fn admit(entrance: &Arc<Entrance>) -> Result<(Admitted, CancellationToken), TurnedAway> {
+        let cut = CancellationToken::new();
+        let arrival = entrance.admission().arrive().await;
+        Ok((entrance.admit(arrival, HERE, &cut).await?, cut))
+    }
+
+    fn entrance(limits: &config::Limits, throttle: &config::Throttle) -> Arc<Entrance> {
+        Arc::new(Entrance::new(limits, throttle))
+    }
+
+    #[tokio::test]
+    async fn an_address_is_spared_from_its_login_to_a_day_after_its_session() {
+        let entrance = entrance(&config::Limits::default(), &config::Throttle::default());
+        let (mut place, _) = admit(&entrance).await.unwrap();
+        assert!(!entrance.throttle().is_spared(HERE, Instant::now()));
+        place.log_in(1).unwrap();
+        assert!(entrance.throttle().is_spared(HERE, Instant::now()));
+        let ends = Instant::now() + Duration::from_secs(86_400);
+        drop(place);
+        assert!(entrance.throttle().is_spared(HERE, ends));
+        assert_eq!(entrance.admission().status().logged_in, 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_looked_at_counts_for_nothing() {
+        let entrance = entrance(&config::Limits::default(), &config::Throttle::default());
+        for _ in 0..30 {
+            assert_eq!(entrance.login_failed(HERE, &LoginRefused::Busy), BUSY_DELAY);
+            assert_eq!(entrance.login_failed(HERE, &LoginRefused::Throttled), Duration::from_secs(10));
+        }
+        assert_eq!(entrance.login_failed(HERE, &LoginRefused::Wrong), Duration::ZERO);
+        for _ in 0..9 {
+            entrance.login_failed(HERE, &LoginRefused::Wrong);
+        }
+        let turned_away = admit(&entrance).await.unwrap_err();
+        assert_eq!(turned_away.to_string(), "too many failed logins from this address, for 60 more seconds");
+        assert_eq!(turned_away.to_client(), "Not allowed at this time: too many failed logins");
+        assert_eq!(entrance.admission().status().turned_away, 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_can_be_pushed_out() {
+        let limits = config::Limits { max_unauthenticated: 1, ..config::Limits::default() };
+        let throttle = config::Throttle {
+            connection_burst: 1,
+            connections_per_second: 1,
+            ..config::Throttle::default()
+        };
+        let entrance = entrance(&limits, &throttle);
+        let _first = admit(&entrance).await.unwrap();
+        let mine = Arc::clone(&entrance);
+        let waiting = tokio::spawn(async move { admit(&mine).await.map(|_| ()) });
+        while entrance.admission().status().turned_away == 0 {
+            tokio::task::yield_now().await;
+        }
+        let arrival = entrance.admission().arrive().await;
+        let _newer = entrance.admission().enter(arrival, HERE, false, &CancellationToken::new()).unwrap();
+        assert_eq!(waiting.await.unwrap(), Err(TurnedAway::Full(Full::PushedOut)));
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_a_minute() {
+        let (notice, now) = (Notice::default(), Instant::now());
+        assert_eq!(notice.due(now), Some(0));
+        assert!((0..59).all(|second| notice.due(now + Duration::from_secs(second)).is_none()));
+        assert_eq!(notice.due(now + NOTICE_INTERVAL), Some(59));
+        assert_eq!(notice.due(now + 3 * NOTICE_INTERVAL), Some(0));
+    }
+}

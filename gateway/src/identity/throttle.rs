@@ -56,7 +56,7 @@ pub struct Throttle {
 
 /// An address is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}, for {} more seconds", retry_after.as_secs().max(1))]
+#[error("{reason}, for {} more seconds", retry_after.as_millis().div_ceil(1000))]
 pub struct Refused {
     /// From then on it would be heard.
     pub retry_after: Duration,
@@ -332,11 +332,304 @@ impl config::Throttle {
 
 impl WorstAddress {
     fn keep_worst(worst: &mut Vec<Self>) {
-        worst.sort_unstable_by_key(|it| std::cmp::Reverse((it.refused_for, it.refusals, it.failures, it.origin)));
+        worst.sort_unstable_by_key(|it| {
+            std::cmp::Reverse((it.refused_for, it.refusals, it.failures, it.origin))
+        });
         worst.truncate(WORST);
     }
 }
 
 fn later(now: Instant, by: Duration) -> Instant {
     now + by.min(LONGEST_TIME)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn throttle() -> Throttle {
+        Throttle::new(config::Throttle::default())
+    }
+
+    fn address(number: u32) -> IpAddr {
+        IpAddr::from((0x0a00_0000 + number).to_be_bytes())
+    }
+
+    fn seconds(times: impl IntoIterator<Item = Duration>) -> Vec<u64> {
+        times.into_iter().map(|time| time.as_secs()).collect()
+    }
+
+    #[test]
+    fn failures_are_answered_later_and_later() {
+        let (throttle, now) = (throttle(), Instant::now());
+        let delays = seconds((0..9).map(|_| throttle.failed(address(1), now)));
+        assert_eq!(delays, [0, 1, 2, 4, 8, 10, 10, 10, 10]);
+        assert_eq!(throttle.failed(address(2), now), Duration::ZERO, "each address for itself");
+        // One a minute is forgotten.
+        assert_eq!(seconds([throttle.failed(address(1), now + 7 * 60 * SECOND)]), [2]);
+        throttle.succeeded(address(1), now + 8 * 60 * SECOND);
+        assert_eq!(throttle.failed(address(1), now + 8 * 60 * SECOND), Duration::ZERO);
+    }
+
+    #[test]
+    fn slips_of_the_hand_do_not_add_up() {
+        let (throttle, mut now) = (throttle(), Instant::now());
+        for _ in 0..1000 {
+            assert_eq!(throttle.failed(address(1), now), Duration::ZERO);
+            now += 60 * SECOND;
+        }
+        assert_eq!(throttle.status(now), ThrottleStatus::default());
+    }
+
+    #[test]
+    fn who_goes_on_is_refused_longer_and_longer() {
+        let (throttle, mut now) = (throttle(), Instant::now());
+        let mut lengths = Vec::new();
+        for _ in 0..8 {
+            for _ in 0..9 {
+                throttle.failed(address(1), now);
+                assert_eq!(throttle.may_check(address(1), now), Ok(()));
+            }
+            throttle.failed(address(1), now);
+            let refused = throttle.may_check(address(1), now).unwrap_err();
+            assert_eq!(throttle.connect(address(1), now), Err(refused));
+            assert_eq!(refused.reason, RefusedFor::Failures);
+            lengths.push(refused.retry_after);
+            // What was under way changes nothing.
+            assert_eq!(throttle.failed(address(1), now), 10 * SECOND);
+            assert_eq!(throttle.connect(address(1), now), Err(refused));
+            now += refused.retry_after;
+            assert!(throttle.connect(address(1), now).is_ok());
+        }
+        assert_eq!(seconds(lengths), [60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        let status = throttle.status(now);
+        assert_eq!((status.refused, status.worst.len()), (0, 0), "{status:?}");
+        // Quiet for as long as the longest refusal, and all is forgotten.
+        now += 3600 * SECOND;
+        for _ in 0..10 {
+            throttle.failed(address(1), now);
+        }
+        assert_eq!(throttle.may_check(address(1), now).unwrap_err().retry_after, 60 * SECOND);
+    }
+
+    #[test]
+    fn an_address_that_logged_in_is_neither_refused_nor_paced() {
+        let (throttle, now) = (throttle(), Instant::now());
+        throttle.succeeded(address(1), now);
+        for _ in 0..100 {
+            assert_eq!(throttle.connect(address(1), now), Ok(Duration::ZERO));
+            throttle.failed(address(1), now);
+            assert_eq!(throttle.may_check(address(1), now), Ok(()));
+        }
+        assert_eq!(throttle.failed(address(1), now), 10 * SECOND, "its failures are answered late");
+        // A correct login in the midst of a refusal ends it: somebody else of that address works there.
+        for _ in 0..10 {
+            throttle.failed(address(2), now);
+        }
+        assert!(throttle.connect(address(2), now).is_err());
+        throttle.succeeded(address(2), now);
+        assert!(throttle.connect(address(2), now).is_ok());
+        // A day later it is a stranger.
+        let later = now + Duration::from_secs(86_400);
+        assert!(throttle.is_spared(address(1), later - SECOND) && !throttle.is_spared(address(1), later));
+    }
+
+    #[test]
+    fn connections_are_paced_until_somebody_logs_in() {
+        let (throttle, mut now) = (throttle(), Instant::now());
+        let answers: Vec<_> = (0..50).map(|_| throttle.connect(address(1), now)).collect();
+        assert!(answers[..20].iter().all(|answer| *answer == Ok(Duration::ZERO)));
+        let waits: Vec<_> = answers.iter().flatten().skip(20).map(Duration::as_millis).collect();
+        assert_eq!(waits, (1..=16).map(|n| n * 250).collect::<Vec<_>>());
+        let refused = answers[36].unwrap_err();
+        assert_eq!((refused.reason, refused.retry_after), (RefusedFor::Pace, Duration::from_millis(250)));
+        assert_eq!(throttle.connect(address(2), now), Ok(Duration::ZERO));
+        // It gets one again each quarter of a second, and all of them after a while.
+        now += 10 * SECOND;
+        let answers: Vec<_> = (0..21).map(|_| throttle.connect(address(1), now)).collect();
+        assert_eq!(answers.iter().filter(|answer| **answer == Ok(Duration::ZERO)).count(), 20);
+        throttle.succeeded(address(1), now);
+        assert!((0..1000).all(|_| throttle.connect(address(1), now) == Ok(Duration::ZERO)));
+    }
+
+    /// `ssh-audit` 3.9.0 keeps three connections under way for 1.5 seconds, after some ten for what it looks at, and
+    /// complains where it gets more than 20 greetings a second.
+    #[test]
+    fn the_default_pace_satisfies_ssh_audit() {
+        let (throttle, start) = (throttle(), Instant::now());
+        let (mut greeted, mut waiting) = (0, Vec::new());
+        for tick in 0..1500 {
+            let now = start + Duration::from_millis(tick);
+            waiting.retain(|turn| *turn > now);
+            while waiting.len() < 3 {
+                let Ok(wait) = throttle.connect(address(1), now) else { break };
+                greeted += u32::from(wait < Duration::from_millis(1500 - tick));
+                waiting.push(now + wait.max(Duration::from_millis(1)));
+            }
+        }
+        assert!((20..=30).contains(&greeted), "{greeted}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_login_lets_all_pass_that_wait() {
+        let throttle = std::sync::Arc::new(throttle());
+        let start = tokio::time::Instant::now();
+        let mine = std::sync::Arc::clone(&throttle);
+        let waiting = tokio::spawn(async move { mine.wait(address(1), 4 * SECOND).await });
+        let mine = std::sync::Arc::clone(&throttle);
+        let other = tokio::spawn(async move { mine.wait(address(2), 4 * SECOND).await });
+        tokio::time::sleep(SECOND).await;
+        throttle.succeeded(address(1), Instant::now());
+        waiting.await.unwrap();
+        assert_eq!(start.elapsed(), SECOND);
+        other.await.unwrap();
+        assert_eq!(start.elapsed(), 4 * SECOND, "others wait on");
+        throttle.wait(address(1), 4 * SECOND).await;
+        assert_eq!(start.elapsed(), 4 * SECOND);
+    }
+
+    #[test]
+    fn ipv6_is_counted_by_network_and_mapped_ipv4_as_ipv4() {
+        let (throttle, now) = (throttle(), Instant::now());
+        for number in 0..10_u16 {
+            throttle.failed(IpAddr::from([0x2001, 0xdb8, 0, 1, 9, 9, 9, number]), now);
+            throttle.failed(IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x201]), now);
+        }
+        assert!(throttle.connect(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1]), now).is_err());
+        assert!(throttle.connect(IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), now).is_ok());
+        assert!(throttle.connect(IpAddr::from([192, 0, 2, 1]), now).is_err());
+        assert!(throttle.connect(IpAddr::from([192, 0, 2, 2]), now).is_ok());
+        let worst: Vec<_> = throttle.status(now).worst.iter().map(|it| it.origin.to_string()).collect();
+        assert_eq!(worst, ["2001:db8:0:1::/64", "192.0.2.1"]);
+    }
+
+    #[test]
+    fn a_flood_of_addresses_forgets_neither_spared_nor_refused_ones() {
+        let throttle = Throttle::with_limits(config::Throttle::default(), 100, 100);
+        let now = Instant::now();
+        throttle.succeeded(address(0), now);
+        for _ in 0..10 {
+            throttle.failed(address(1), now);
+        }
+        throttle.failed(address(2), now);
+        for number in 10..10_000 {
+            let _ = throttle.connect(address(number), now);
+        }
+        let status = throttle.status(now);
+        assert_eq!((status.tracked, status.refused, status.spared), (100, 1, 1));
+        assert_eq!(status.worst[1].origin, Origin::from(address(2)), "a failure is worse than a connection");
+        assert!(throttle.is_spared(address(0), now) && throttle.connect(address(1), now).is_err());
+    }
+
+    #[test]
+    fn a_reload_counts_at_once() {
+        let (throttle, now) = (throttle(), Instant::now());
+        throttle.configure(config::Throttle { refuse_after: 2, delay_at_most: SECOND, ..Default::default() });
+        throttle.failed(address(1), now);
+        assert_eq!(throttle.failed(address(1), now), SECOND);
+        assert!(throttle.may_check(address(1), now).is_err());
+        throttle.configure(config::Throttle { spare_for: Duration::ZERO, ..Default::default() });
+        throttle.succeeded(address(2), now);
+        assert!(!throttle.is_spared(address(2), now), "nobody is spared for no time");
+        // Whatever the numbers are: an answer.
+        let huge = config::Throttle {
+            connection_burst: u32::MAX,
+            connections_per_second: u32::MAX,
+            refuse_after: u32::MAX,
+            failure_window: Duration::MAX,
+            refuse_for: Duration::MAX,
+            refuse_at_most: Duration::MAX,
+            spare_for: Duration::MAX,
+            delay_at_most: Duration::MAX,
+        };
+        for settings in
+            [config::Throttle { refuse_after: 0, connections_per_second: 0, ..huge.clone() }, huge]
+        {
+            throttle.configure(settings);
+            for _ in 0..100 {
+                let _ = throttle.connect(address(3), now);
+                throttle.failed(address(3), now);
+            }
+            throttle.succeeded(address(3), now);
+            throttle.status(now);
+        }
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Answer {
+        Connect(Result<Duration, Refused>),
+        Check(Result<(), Refused>),
+        Delay(Duration),
+        None,
+    }
+
+    fn apply(throttle: &Throttle, step: u8, from: IpAddr, now: Instant) -> Answer {
+        match step {
+            0 | 1 => Answer::Connect(throttle.connect(from, now)),
+            2 => Answer::Check(throttle.may_check(from, now)),
+            3..=8 => Answer::Delay(throttle.failed(from, now)),
+            _ => {
+                throttle.succeeded(from, now);
+                Answer::None
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_others_do_never_changes_an_answer(
+            steps in prop::collection::vec((0..10_u8, 0..4_u32, 0..40_u64), 0..300),
+        ) {
+            // One throttle sees all, the other the first address only.
+            let (all, alone) = (throttle(), throttle());
+            let mut now = Instant::now();
+            let mut spared_until = now;
+            for (step, number, pause) in steps {
+                now += Duration::from_secs(pause);
+                let answer = apply(&all, step, address(number), now);
+                if number == 0 {
+                    prop_assert_eq!(answer, apply(&alone, step, address(0), now));
+                    if step == 9 {
+                        spared_until = now + Duration::from_secs(86_400);
+                    }
+                    if now < spared_until {
+                        prop_assert_eq!(all.connect(address(0), now), Ok(Duration::ZERO));
+                        prop_assert_eq!(all.may_check(address(0), now), Ok(()));
+                        alone.connect(address(0), now).unwrap();
+                    }
+                }
+                if let Answer::Delay(delay) = answer {
+                    prop_assert!(delay <= 10 * SECOND);
+                }
+                if let Answer::Connect(Ok(wait)) = answer {
+                    prop_assert!(wait <= LONGEST_WAIT);
+                }
+            }
+        }
+
+        #[test]
+        fn tables_are_bounded_and_the_spared_are_not_forgotten_for_strangers(
+            steps in prop::collection::vec((0..9_u8, 0..1000_u32, 0..3_u64), 0..400),
+        ) {
+            let throttle = Throttle::with_limits(config::Throttle::default(), 20, 20);
+            let mut now = Instant::now();
+            let spared: HashSet<u32> = (5000..5020).collect();
+            for number in &spared {
+                throttle.succeeded(address(*number), now);
+            }
+            for (step, number, pause) in steps {
+                now += Duration::from_secs(pause);
+                apply(&throttle, step, address(number), now);
+                prop_assert!(throttle.status(now).tracked <= 20);
+            }
+            prop_assert!(spared.iter().all(|number| throttle.is_spared(address(*number), now)));
+        }
+    }
 }

@@ -1,11 +1,6 @@
 //! russh's callbacks: logging in, and what a channel may ask for. None of them waits but for a password's check.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
 
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty,

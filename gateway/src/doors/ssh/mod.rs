@@ -287,6 +287,8 @@ fn login_methods() -> MethodSet {
 }
 
 #[cfg(test)]
+mod entrance_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

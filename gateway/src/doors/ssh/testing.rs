@@ -290,8 +290,7 @@ impl TestDoor {
         let identity = Arc::new(Identity::new(&[tenant(vec![default, anna])]).unwrap());
         identity.entrance().configure(&limits, &throttle);
         let (drain, memory) = (Drain::new(), Arc::new(memory));
-        let serving =
-            serve(&config, &limits, folder.path(), memory, Arc::clone(&identity), drain.clone());
+        let serving = serve(&config, &limits, folder.path(), memory, Arc::clone(&identity), drain.clone());
         let door: SshDoor = serving.await.unwrap();
         let address = door.addresses[0];
         Self { address, fingerprint: door.host_key_sha256, identity, drain, folder, key }
@@ -368,12 +367,22 @@ impl TestDoor {
 
     /// Runs `sftp` with a password.
     pub(super) async fn sftp_with_password(&self, login: &str, password: &str) -> Output {
+        self.sftp_with_password_and(&[], login, password).await
+    }
+
+    pub(super) async fn sftp_with_password_and(
+        &self,
+        arguments: &[&str],
+        login: &str,
+        password: &str,
+    ) -> Output {
         let asker = self.folder.path().join(format!("ask-{password}"));
         fs::write(&asker, format!("#!/bin/sh\necho '{password}'\n")).unwrap();
         fs::set_permissions(&asker, fs::Permissions::from_mode(0o700)).unwrap();
         let mut command = Command::new("sftp");
         self.options(&mut command, login);
-        command.args(["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=20", "127.0.0.1"]);
+        command.args(["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=20"]);
+        command.args(arguments).arg("127.0.0.1");
         command.env("SSH_ASKPASS", &asker).env("SSH_ASKPASS_REQUIRE", "force").stdin(Stdio::null());
         deadline(command.output()).await.unwrap()
     }

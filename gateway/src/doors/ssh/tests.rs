@@ -11,9 +11,12 @@ use tokio::{
 
 use super::{
     budget::Budget,
-    testing::{Memory, Pace, TestDoor, byte_at, config, deadline, read_body, string},
+    testing::{Memory, Pace, TestDoor, byte_at, config, deadline, limits, read_body, string, throttle},
 };
-use crate::identity::tests::{tenant, user};
+use crate::{
+    config::Limits,
+    identity::tests::{tenant, user},
+};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
