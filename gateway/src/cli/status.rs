@@ -55,6 +55,9 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
     for door in &status.doors {
         lines.push(format!("{} on {}, host keys {}", door.door, door.address, door.host_keys.join(" ")));
     }
+    if let Some(address) = &status.metrics {
+        lines.push(format!("metrics on http://{address}/metrics, probes on /livez and /readyz"));
+    }
     lines.extend(connections(&status.sessions));
     lines.extend(throttle(&status.throttle));
     for head in &status.journals {
@@ -221,6 +224,7 @@ mod tests {
             data_dir: PathBuf::from("/data"),
             draining: false,
             doors: Vec::new(),
+            metrics: Some("127.0.0.1:9464".to_owned()),
             sessions: SessionCounts {
                 connections: 3,
                 max_connections: 1000,
@@ -259,6 +263,7 @@ mod tests {
             text,
             "recgate 0.1.0, process 7, since 1970-01-01T00:00:00Z (1m 5s)\n\
              data folder /data\n\
+             metrics on http://127.0.0.1:9464/metrics, probes on /livez and /readyz\n\
              3 connections of at most 1000: 2 logged in; 1 of at most 100 not yet\n\
              at most 750 of one address, 700 to a tenant; 2 of an address now, 4 turned away since the start\n\
              1 address is refused for failed logins, 12 remembered, 5 spared\n  \

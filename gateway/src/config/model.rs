@@ -24,6 +24,8 @@ pub struct Config {
     pub limits: Limits,
     /// What strangers may do.
     pub throttle: Throttle,
+    /// Who watches over the gateway.
+    pub metrics: Metrics,
     /// The tenants, by ascending id.
     pub tenants: Vec<Tenant>,
 }
@@ -130,6 +132,13 @@ impl Default for Throttle {
             spare_for: Duration::from_secs(86_400),
         }
     }
+}
+
+/// Metrics and probes over HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// A loopback address; `None`: nothing listens.
+    pub listen: Option<SocketAddr>,
 }
 
 /// One contact centre.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Config, Limits, Log, Ssh, Throttle,
+    Config, Limits, Log, Metrics, Ssh, Throttle,
     files::{self, Privacy},
     inspect::SourceDraft,
     problems::Mistake,
@@ -27,9 +27,10 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, drafts: &mut Vec<Source
     let ssh = ssh(root.section("ssh"), base);
     let limits = limits(root.section("limits"));
     let throttle = throttle(root.section("throttle"));
+    let metrics = metrics(root.section("metrics"));
     let tenants = tenants::tenants(&mut root, base, drafts);
     root.finish();
-    Config { data_dir, plugin_dirs, log, ssh, limits, throttle, tenants }
+    Config { data_dir, plugin_dirs, log, ssh, limits, throttle, metrics, tenants }
 }
 
 fn data_dir(root: &mut Section<'_>, base: &Path) -> PathBuf {
@@ -240,6 +241,14 @@ fn throttle(mut section: Section<'_>) -> Throttle {
         refuse_at_most,
         spare_for,
     }
+}
+
+fn metrics(mut section: Section<'_>) -> Metrics {
+    let field = section.field("listen");
+    let listen =
+        field.and_then(|field| field.parsed("listen = \"127.0.0.1:9464\"", values::loopback_address));
+    section.finish();
+    Metrics { listen }
 }
 
 /// A path, relative ones from `base`.

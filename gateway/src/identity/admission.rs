@@ -80,6 +80,19 @@ pub enum Full {
     PushedOut,
 }
 
+impl Full {
+    /// The cap's key in the configuration, or `pushed_out`; for the metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::Unauthenticated => "max_unauthenticated",
+            Self::Address => "max_connections_per_address",
+            Self::Tenant => "max_connections_per_tenant",
+            Self::PushedOut => "pushed_out",
+        }
+    }
+}
+
 /// Connections now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdmissionStatus {

@@ -50,6 +50,15 @@ pub enum TurnedAway {
 }
 
 impl TurnedAway {
+    /// In a few words with underscores, for the metrics: a cap by its key in the configuration.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Refused(Refused { reason: RefusedFor::Failures, .. }) => "failed_logins",
+            Self::Refused(_) => "pace",
+            Self::Full(full) => full.label(),
+        }
+    }
+
     /// What a client is told, where the protocol has words for it.
     pub fn to_client(self) -> &'static str {
         match self {

@@ -280,6 +280,16 @@ impl Login {
         &self.login
     }
 
+    /// What was shown, in one word of a few, for the metrics.
+    pub fn method(&self) -> &'static str {
+        match &*self.credentials {
+            [Credential::Password(_)] => "password",
+            [Credential::Key(_)] => "key",
+            [Credential::Certificate { .. }] => "certificate",
+            _ => "several",
+        }
+    }
+
     /// What was shown, for the log: `password`, a key's fingerprint, a certificate's name.
     pub fn credential(&self) -> String {
         self.credentials.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
@@ -325,6 +335,25 @@ pub enum LoginRefused {
     /// The address is refused for its failed logins, so this password wasn't checked.
     #[error("the address is refused for its failed logins, this password was not checked")]
     Throttled,
+}
+
+impl LoginRefused {
+    /// All labels.
+    pub const LABELS: [&str; 7] =
+        ["wrong", "unknown_key", "certificate", "order", "network", "busy", "throttled"];
+
+    /// One word, for the metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong",
+            Self::UnknownKey => "unknown_key",
+            Self::Certificate(_) => "certificate",
+            Self::Order => "order",
+            Self::Network => "network",
+            Self::Busy => "busy",
+            Self::Throttled => "throttled",
+        }
+    }
 }
 
 /// A user that can't be taken from the configuration.

@@ -25,6 +25,7 @@ use crate::{
     config,
     doors::common::{Drain, SessionLog},
     identity::{Account, Identity, Login, LoginEnded, admission::Full, entrance::Admitted},
+    telemetry::metrics,
     vfs::FileSystem,
 };
 
@@ -57,17 +58,18 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(
         peer: SocketAddr,
+        cut: CancellationToken,
         fs: Arc<dyn FileSystem>,
         identity: Arc<Identity>,
         drain: Drain,
         legacy: bool,
     ) -> Self {
         Self {
-            log: SessionLog::new("sftp", peer),
+            log: SessionLog::new(super::DOOR, peer),
             fs,
             identity,
             drain,
-            link: Arc::new(Link::new()),
+            link: Arc::new(Link::new(cut)),
             legacy,
             handle: OnceLock::new(),
             login: OnceLock::new(),
@@ -88,7 +90,7 @@ impl Connection {
 
     /// Somebody logged in.
     pub(super) fn log_in(&self, login: Login, client: &str) {
-        self.log.logged_in(login.name(), &login.credential(), client);
+        self.log.logged_in(login.name(), login.method(), &login.credential(), client);
         // Only the first login counts; russh takes no second one.
         let _ = self.login.set(login);
         self.link.touch();
@@ -151,7 +153,7 @@ async fn watch(
         greeting = greet(&mut socket) => greeting,
         () = &mut deadline => return "no login in time".to_owned(),
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     };
     let Greeting { identification, read } = match greeting {
         Ok(greeting) => greeting,
@@ -169,7 +171,7 @@ async fn watch(
         started = start => started,
         () = &mut deadline => return "no login in time".to_owned(),
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     };
     let mut session = match started {
         Ok(session) => pin!(session),
@@ -186,13 +188,13 @@ async fn watch(
             return "no login in time".to_owned();
         }
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     }
 
     let Some(login) = connection.login.get() else { return "no login".to_owned() };
     let full = login.account().ok().and_then(|account| place.log_in(account.tenant).err());
     let (disconnect, why) = match full {
-        Some(Full::PushedOut) => return Full::PushedOut.to_string(),
+        Some(Full::PushedOut) => return closed_for(Full::PushedOut),
         Some(_) => (Disconnect::TooManyConnections, TOO_MANY_CONNECTIONS),
         None => tokio::select! {
             ended = &mut session => return ending(ended),
@@ -205,7 +207,13 @@ async fn watch(
     connection.disconnect(disconnect, why).await;
     // russh waits for the client to close; `cut` then takes what is left.
     let _ = tokio::time::timeout(FAREWELL, session).await;
-    full.map_or_else(|| why.to_owned(), |full| full.to_string())
+    full.map_or_else(|| why.to_owned(), closed_for)
+}
+
+/// A cap cost the connection its life.
+fn closed_for(full: Full) -> String {
+    metrics().turned_away(super::DOOR, full.label());
+    full.to_string()
 }
 
 /// Why a session ended. Where the client was offered nothing that it knows, says what would help.

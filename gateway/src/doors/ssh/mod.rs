@@ -19,13 +19,14 @@ use std::{
 
 use russh::{MethodKind, MethodSet, SshId};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     algorithms::{Lenience, Offer},
     connection::{Connection, Times},
     greeting::IDENTIFICATION,
 };
-use super::common::Drain;
+use super::common::{Drain, announce_door};
 use crate::{
     config,
     identity::{
@@ -33,6 +34,7 @@ use crate::{
         admission::Arrival,
         entrance::{Entrance, TurnedAway},
     },
+    telemetry::metrics,
     vfs::FileSystem,
 };
 
@@ -46,7 +48,11 @@ mod sftp;
 mod wire;
 
 pub use host_keys::HostKeyError;
+#[cfg(fuzzing)]
+pub(crate) use sftp::fuzz;
 
+/// The door's name in log and metrics.
+const DOOR: &str = "sftp";
 /// Bytes of requests that a client may send ahead. Uploads are refused, so requests are all that comes.
 const WINDOW: u32 = 256 * 1024;
 /// Failed logins with which a connection ends.
@@ -111,6 +117,7 @@ pub async fn serve(
         .map_err(|error| SshDoorError::Internal(error.to_string()))??;
     let host_key_sha256 = host_keys::fingerprint(&keys);
 
+    announce_door(DOOR, &["password", "key", "certificate", "several"]);
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
     let door = Arc::new(Door {
@@ -176,21 +183,23 @@ impl Door {
             tracing::debug!(%peer, %error, "TCP_NODELAY can't be set");
         }
         // Behind a proxy, `peer` becomes the client here.
-        let connection = Connection::new(
-            peer,
-            Arc::clone(&self.fs),
-            Arc::clone(&self.identity),
-            self.drain.clone(),
-            self.transport.legacy,
-        );
+        let cut = CancellationToken::new();
         let admitted = tokio::select! {
             () = self.drain.begun() => return,
-            admitted = self.identity.entrance().admit(arrival, peer.ip(), &connection.link.cut) => admitted,
+            admitted = self.identity.entrance().admit(arrival, peer.ip(), &cut) => admitted,
         };
         let place = match admitted {
             Ok(place) => place,
             Err(turned_away) => return turn_away(socket, turned_away),
         };
+        let connection = Connection::new(
+            peer,
+            cut,
+            Arc::clone(&self.fs),
+            Arc::clone(&self.identity),
+            self.drain.clone(),
+            self.transport.legacy,
+        );
         let times = *self.times.lock().unwrap_or_else(PoisonError::into_inner);
         // In a box of its own, so that who is turned away doesn't pay for it.
         Box::pin(connection::run(Arc::new(connection), Arc::clone(&self.transport), socket, times, place))
@@ -208,6 +217,7 @@ async fn accept(entrance: &Entrance, listener: &TcpListener) -> io::Result<(Arri
 /// Closes a connection, with a line that says why: a server may send lines before its identification (RFC 4253, 4.2),
 /// and clients show them when asked for details. It costs one packet, and no wait: what can't be said is left.
 fn turn_away(socket: TcpStream, why: TurnedAway) {
+    metrics().turned_away(DOOR, why.label());
     let Ok(mut socket) = socket.into_std() else { return };
     let _ = socket.write(format!("{}\r\n", why.to_client()).as_bytes());
     let _ = socket.shutdown(Shutdown::Write);
