@@ -34,6 +34,8 @@ mod sftp;
 mod wire;
 
 pub use host_keys::HostKeyError;
+#[cfg(fuzzing)]
+pub(crate) use sftp::fuzz;
 
 /// The door's name in log and metrics.
 const DOOR: &str = "sftp";
