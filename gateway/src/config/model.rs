@@ -22,6 +22,8 @@ pub struct Config {
     pub ssh: Ssh,
     /// Limits that all doors share.
     pub limits: Limits,
+    /// Who watches over the gateway.
+    pub metrics: Metrics,
     /// The tenants, by ascending id.
     pub tenants: Vec<Tenant>,
 }
@@ -69,6 +71,13 @@ pub struct Limits {
     pub read_ahead_per_file: u64,
     /// How long running transfers may go on after SIGTERM.
     pub shutdown_grace: Duration,
+}
+
+/// Metrics and probes over HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// A loopback address; `None`: nothing listens.
+    pub listen: Option<SocketAddr>,
 }
 
 /// One contact centre.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Config, Limits, Log, Ssh,
+    Config, Limits, Log, Metrics, Ssh,
     files::{self, Privacy},
     inspect::SourceDraft,
     problems::Mistake,
@@ -26,9 +26,10 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, drafts: &mut Vec<Source
     let log = log(root.section("log"));
     let ssh = ssh(root.section("ssh"), base);
     let limits = limits(root.section("limits"));
+    let metrics = metrics(root.section("metrics"));
     let tenants = tenants::tenants(&mut root, base, drafts);
     root.finish();
-    Config { data_dir, plugin_dirs, log, ssh, limits, tenants }
+    Config { data_dir, plugin_dirs, log, ssh, limits, metrics, tenants }
 }
 
 fn data_dir(root: &mut Section<'_>, base: &Path) -> PathBuf {
@@ -191,6 +192,14 @@ fn limits(mut section: Section<'_>) -> Limits {
         duration(&mut section, "shutdown_grace", 30 * SECOND, (Duration::ZERO, 3600 * SECOND));
     section.finish();
     Limits { read_ahead_budget, read_ahead_per_file, shutdown_grace }
+}
+
+fn metrics(mut section: Section<'_>) -> Metrics {
+    let field = section.field("listen");
+    let listen =
+        field.and_then(|field| field.parsed("listen = \"127.0.0.1:9464\"", values::loopback_address));
+    section.finish();
+    Metrics { listen }
 }
 
 /// A path, relative ones from `base`.

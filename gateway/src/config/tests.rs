@@ -55,6 +55,7 @@ fn the_example_file_is_right() {
     // It shows every default, so that reading it tells what happens without a line.
     let bare = read(&minimal()).unwrap();
     assert_eq!((&config.log, &config.ssh, &config.limits), (&bare.log, &bare.ssh, &bare.limits));
+    assert_eq!(config.metrics, bare.metrics);
     let (mut shown, mut source) = (config.tenants[0].sources[0].clone(), bare.tenants[0].sources[0].clone());
     assert_eq!(shown.metadata_wait, Duration::from_secs(86_400));
     shown.settings = source.settings.take();
@@ -85,12 +86,15 @@ listen = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:2022"]
 max_connections = 10
 [limits]
 read_ahead_budget = "4MiB"
+[metrics]
+listen = "[::1]:0"
 "#;
     let config = read(&text.replace("KEY", KEY)).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.data_dir, PathBuf::from("/nowhere/data"));
     assert_eq!(config.ssh.listen.len(), 3);
     assert_eq!(config.ssh.max_unauthenticated, 10, "a default never exceeds what it is a part of");
     assert_eq!(config.limits.read_ahead_per_file, 4 << 20);
+    assert_eq!(config.metrics.listen, Some("[::1]:0".parse().unwrap()));
     let source = &config.tenants[0].sources[0];
     assert_eq!(source.sha256.unwrap()[..2], [0, 255]);
     assert!(source.in_process);
@@ -273,6 +277,22 @@ fn bad_values_of_the_doors_and_limits() {
             "limits]\nread_ahead_per_file = \"1GiB\"",
             "3:23: limits.read_ahead_per_file: one file would get more than read_ahead_budget, which is for all \
              files together. Lower it, or raise read_ahead_budget.",
+        ),
+        (
+            "metrics]\nlisten = \"0.0.0.0:9464\"",
+            "3:10: metrics.listen: others could reach 0.0.0.0:9464, and there is neither a login nor encryption. \
+             Write a loopback address, for example \"127.0.0.1:9464\" or \"[::1]:9464\". For other machines, put a \
+             proxy before it that asks who they are.",
+        ),
+        (
+            "metrics]\nlisten = \"localhost:9464\"",
+            "3:10: metrics.listen: \"localhost:9464\" is no address with a port. Write a loopback address, for \
+             example \"127.0.0.1:9464\" or \"[::1]:9464\".",
+        ),
+        (
+            "metrics]\nlisten = [\"127.0.0.1:9464\"]",
+            "3:10: metrics.listen: expected a string, found an array. Write for example listen = \
+             \"127.0.0.1:9464\".",
         ),
         (
             "limits]\nshutdown_grace = \"forever\"",
@@ -600,11 +620,14 @@ fn a_reload_refuses_what_cannot_change() {
     let text = minimal()
         .replace("name = \"acme\"", "name = \"acme\"\nname_form = \"short\"")
         .replace("\"data\"", "\"other\"")
-        .replace("\"wazo\"", "\"s3\"");
+        .replace("\"wazo\"", "\"s3\"")
+        + "[metrics]\nlisten = \"127.0.0.1:9464\"\n";
     let problems = check_reload(file, &old, &read(&text).unwrap()).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "recgate.toml: data_dir: this can't change while the gateway runs. Put it back, or restart the gateway.\n\
+         recgate.toml: metrics.listen: this can't change while the gateway runs. Put it back, or restart the \
+         gateway.\n\
          recgate.toml: tenant[0].name_form: the form of acme's names was fixed when the tenant was made. Put it \
          back: clients know the recordings by their names.\n\
          recgate.toml: tenant[0].source 1.plugin: source 1 of acme has recordings of another plugin. Give the new \

@@ -261,6 +261,16 @@ impl Login {
         &self.login
     }
 
+    /// What was shown, in one word of a few, for the metrics.
+    pub fn method(&self) -> &'static str {
+        match &*self.credentials {
+            [Credential::Password(_)] => "password",
+            [Credential::Key(_)] => "key",
+            [Credential::Certificate { .. }] => "certificate",
+            _ => "several",
+        }
+    }
+
     /// What was shown, for the log: `password`, a key's fingerprint, a certificate's name.
     pub fn credential(&self) -> String {
         self.credentials.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
@@ -303,6 +313,23 @@ pub enum LoginRefused {
     /// So many passwords are being checked that this one wasn't.
     #[error("too many passwords are being checked, this one was not")]
     Busy,
+}
+
+impl LoginRefused {
+    /// All labels.
+    pub const LABELS: [&str; 6] = ["wrong", "unknown_key", "certificate", "order", "network", "busy"];
+
+    /// One word, for the metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong",
+            Self::UnknownKey => "unknown_key",
+            Self::Certificate(_) => "certificate",
+            Self::Order => "order",
+            Self::Network => "network",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 /// A user that can't be taken from the configuration.

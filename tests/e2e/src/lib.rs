@@ -18,6 +18,7 @@ mod cutter;
 mod fixture;
 mod gateway;
 mod indexes;
+mod openmetrics;
 mod raw;
 mod served;
 mod wazo;
@@ -28,6 +29,7 @@ pub use cutter::Cutter;
 pub use fixture::{ACME, Fixture, GLOBEX, TenantSpec, password, password_hash};
 pub use gateway::{Gateway, Ready, artefacts, python_program, recgate, test_plugins};
 pub use indexes::{Row, files_below, read_index};
+pub use openmetrics::OpenMetrics;
 pub use raw::{Entry, Kind, Raw, Stat, Status};
 pub use served::{
     NO_DELETING, NO_FOLDERS, NO_WRITING, Original, Originals, Served, assert_mirrors, assert_same_times,

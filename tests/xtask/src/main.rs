@@ -30,6 +30,7 @@ Environment:
 const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
+    machine::Need::program("ssh-keyscan", "openssh-client"),
     machine::Need::program("scp", "openssh-client"),
     machine::Need::program("lftp", "lftp"),
     machine::Need::program("sshfs", "sshfs"),
@@ -42,7 +43,6 @@ const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("filezilla", "filezilla"),
     machine::Need::program("Xvfb", "xvfb"),
     machine::Need::program("xdotool", "xdotool"),
-    machine::Need::program("xdpyinfo", "x11-utils"),
     machine::Need::program("import", "imagemagick"),
     machine::Need::python("ensurepip", "python3-venv"),
     machine::Need::folder("/usr/share/asterisk/sounds/en_US_f_Allison", "asterisk-core-sounds-en-wav"),

@@ -4,4 +4,4 @@ mod drain;
 mod session_log;
 
 pub use drain::Drain;
-pub use session_log::{SessionLog, Transfer};
+pub use session_log::{SessionLog, Transfer, announce_door};

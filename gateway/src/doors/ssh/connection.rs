@@ -24,6 +24,7 @@ use super::{
 use crate::{
     doors::common::{Drain, SessionLog},
     identity::{Account, Identity, Login, LoginEnded},
+    telemetry::metrics,
     vfs::FileSystem,
 };
 
@@ -61,7 +62,7 @@ impl Connection {
         legacy: bool,
     ) -> Self {
         Self {
-            log: SessionLog::new("sftp", peer),
+            log: SessionLog::new(super::DOOR, peer),
             fs,
             identity,
             drain,
@@ -86,7 +87,7 @@ impl Connection {
 
     /// Somebody logged in.
     pub(super) fn log_in(&self, login: Login, client: &str) {
-        self.log.logged_in(login.name(), &login.credential(), client);
+        self.log.logged_in(login.name(), login.method(), &login.credential(), client);
         // Only the first login counts; russh takes no second one.
         let _ = self.login.set(login);
         self.link.touch();
@@ -280,6 +281,7 @@ impl Waiting {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         while places.len() >= self.limit.max(1) {
             if let Some((_, oldest)) = places.pop_front() {
+                metrics().turned_away(super::DOOR, "max_unauthenticated");
                 oldest.cancel();
             }
         }

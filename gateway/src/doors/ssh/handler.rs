@@ -57,7 +57,7 @@ impl SshHandler {
     }
 
     /// What russh is told after something was shown.
-    async fn answer(&mut self, login: &str, step: Result<Step, LoginRefused>) -> Auth {
+    async fn answer(&mut self, login: &str, method: &'static str, step: Result<Step, LoginRefused>) -> Auth {
         match step {
             Ok(Step::LoggedIn(login)) => {
                 self.login = Some(login);
@@ -66,13 +66,13 @@ impl SshHandler {
             Ok(Step::Next(method)) => {
                 Auth::Reject { proceed_with_methods: Some(methods_of(method)), partial_success: true }
             }
-            Err(refused) => self.rejected(login, &refused).await,
+            Err(refused) => self.rejected(login, method, &refused).await,
         }
     }
 
     /// Every failure looks the same to the client.
-    async fn rejected(&mut self, login: &str, refused: &LoginRefused) -> Auth {
-        self.connection.log.login_failed(login, &refused.to_string());
+    async fn rejected(&mut self, login: &str, method: &'static str, refused: &LoginRefused) -> Auth {
+        self.connection.log.login_failed(login, method, refused);
         // Clients show all keys that they have, and nobody guesses one; russh counts them.
         if *refused == LoginRefused::UnknownKey {
             return reject();
@@ -92,7 +92,7 @@ impl SshHandler {
         let from = self.connection.log.peer().ip();
         let identity = Arc::clone(&self.connection.identity);
         let step = identity.check_password(&mut self.proofs, from, user, password).await;
-        self.answer(user, step).await
+        self.answer(user, "password", step).await
     }
 
     /// Whether some channel's requests wait in such numbers that the client has to slow down.
@@ -181,7 +181,7 @@ impl Handler for SshHandler {
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let from = self.connection.log.peer().ip();
         let step = self.connection.identity.check_key(&mut self.proofs, from, user, key.public_key);
-        Ok(self.answer(user, step).await)
+        Ok(self.answer(user, "key", step).await)
     }
 
     async fn auth_openssh_certificate(
@@ -192,7 +192,7 @@ impl Handler for SshHandler {
         let from = self.connection.log.peer().ip();
         let (identity, now) = (&self.connection.identity, SystemTime::now());
         let step = identity.check_certificate(&mut self.proofs, from, user, certificate, now);
-        Ok(self.answer(user, step).await)
+        Ok(self.answer(user, "certificate", step).await)
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {

@@ -21,8 +21,8 @@ use self::{
     connection::{Connection, Times, Waiting},
     greeting::IDENTIFICATION,
 };
-use super::common::Drain;
-use crate::{config, identity::Identity, vfs::FileSystem};
+use super::common::{Drain, announce_door};
+use crate::{config, identity::Identity, telemetry::metrics, vfs::FileSystem};
 
 mod algorithms;
 mod budget;
@@ -35,6 +35,8 @@ mod wire;
 
 pub use host_keys::HostKeyError;
 
+/// The door's name in log and metrics.
+const DOOR: &str = "sftp";
 /// Bytes of requests that a client may send ahead. Uploads are refused, so requests are all that comes.
 const WINDOW: u32 = 256 * 1024;
 /// Failed logins with which a connection ends.
@@ -99,6 +101,7 @@ pub async fn serve(
         .map_err(|error| SshDoorError::Internal(error.to_string()))??;
     let host_key_sha256 = host_keys::fingerprint(&keys);
 
+    announce_door(DOOR, &["password", "key", "certificate", "several"]);
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
     let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
@@ -163,6 +166,7 @@ impl Door {
             };
             failing = false;
             let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
+                metrics().turned_away(DOOR, "max_connections");
                 if !std::mem::replace(&mut full, true) {
                     tracing::warn!(%address, %peer, "max_connections is reached, connections are turned away");
                 }

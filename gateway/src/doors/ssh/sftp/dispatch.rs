@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     identity::Account,
+    telemetry::{SftpWork, metrics},
     vfs::{PathError, Refusal, RefusalKind, VPath},
 };
 
@@ -45,6 +46,7 @@ impl Sftp {
         request: Request<'_>,
         charge: Charge,
     ) -> Vec<Out> {
+        metrics().sftp().count(request.label());
         let now = match request {
             Request::Read { handle, offset, len } => {
                 return self.read(handles, id, handle, offset, len, charge);
@@ -173,7 +175,9 @@ impl Sftp {
             return outs(done, charge);
         }
         let (this, file) = (Arc::clone(self), Arc::clone(file));
+        let timer = metrics().sftp().start(SftpWork::Read);
         self.spawn(id, charge, async move {
+            let _timer = timer;
             match file.file.read(offset, want, &mut out).await {
                 Ok(()) => this.finish_read(id, &file, offset, want, out),
                 Err(refusal) => this.refuse(id, "read", &file.path, &refusal),
@@ -214,7 +218,9 @@ impl Sftp {
             ),
             Ok(path) => {
                 let place = Place(Arc::clone(self), false);
+                let timer = metrics().sftp().start(kind.work());
                 self.spawn(id, charge, async move {
+                    let _timer = timer;
                     let mut place = place;
                     match open_node(&place.0, &path, kind).await {
                         Ok(node) => match place.take(node) {
@@ -239,6 +245,7 @@ impl Sftp {
             let this = &owed.0;
             while let Some((id, charge)) = folder.pop() {
                 let answer = async {
+                    let _timer = metrics().sftp().start(SftpWork::Readdir);
                     let answer = match this.account() {
                         Ok(_) => folder.pages.lock().await.next(id).await,
                         Err(refusal) => Err(refusal),
@@ -255,7 +262,9 @@ impl Sftp {
     }
 
     fn stat(self: &Arc<Self>, id: u32, path: VPath, charge: Charge) -> Vec<Out> {
+        let timer = metrics().sftp().start(SftpWork::Stat);
         self.ask(id, "stat", path, charge, move |this, account, path| async move {
+            let _timer = timer;
             Ok(packet::attrs(id, &this.connection.fs.stat(&account, &path).await?))
         })
     }
@@ -338,6 +347,13 @@ impl Kind {
         match self {
             Kind::File => "open",
             Kind::Folder => "opendir",
+        }
+    }
+
+    fn work(self) -> SftpWork {
+        match self {
+            Kind::File => SftpWork::Open,
+            Kind::Folder => SftpWork::Opendir,
         }
     }
 }
