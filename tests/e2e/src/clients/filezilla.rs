@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DEADLINE, Login, putty::putty_key};
+use super::{DEADLINE, Login};
 use crate::{
     command::{Finished, run, wait_for},
     gateway::artefacts,
@@ -93,7 +93,7 @@ impl Login {
         );
         let secret = match &self.key {
             Some(key) => {
-                format!("<Logontype>5</Logontype><Keyfile>{}</Keyfile>", putty_key(key).display())
+                format!("<Logontype>5</Logontype><Keyfile>{}</Keyfile>", self.putty_key(key).display())
             }
             None => format!("<Logontype>1</Logontype><Pass>{}</Pass>", self.password),
         };
