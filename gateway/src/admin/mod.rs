@@ -53,6 +53,9 @@ pub struct Status {
     pub draining: bool,
     /// Where it listens.
     pub doors: Vec<DoorStatus>,
+    /// The address and port of metrics and probes; `None` where they aren't configured.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// Who is connected.
     pub sessions: SessionCounts,
     /// Its tenants.

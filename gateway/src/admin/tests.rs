@@ -42,6 +42,7 @@ fn some_status() -> Status {
             address: "127.0.0.1:2022".to_owned(),
             host_keys: vec!["SHA256:abc".to_owned()],
         }],
+        metrics: Some("127.0.0.1:9464".to_owned()),
         sessions: SessionCounts { connections: 2, sessions: 1 },
         tenants: vec![TenantStatus {
             id: 1,

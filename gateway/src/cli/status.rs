@@ -55,6 +55,9 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
     for door in &status.doors {
         lines.push(format!("{} on {}, host keys {}", door.door, door.address, door.host_keys.join(" ")));
     }
+    if let Some(address) = &status.metrics {
+        lines.push(format!("metrics on http://{address}/metrics, probes on /livez and /readyz"));
+    }
     lines.push(format!(
         "{}, {} of them logged in",
         counted(status.sessions.connections, "connection"),
@@ -184,6 +187,7 @@ mod tests {
             data_dir: PathBuf::from("/data"),
             draining: false,
             doors: Vec::new(),
+            metrics: Some("127.0.0.1:9464".to_owned()),
             sessions: SessionCounts::default(),
             tenants: vec![tenant],
             journals: Vec::new(),
@@ -193,6 +197,7 @@ mod tests {
             text,
             "recgate 0.1.0, process 7, since 1970-01-01T00:00:00Z (1m 5s)\n\
              data folder /data\n\
+             metrics on http://127.0.0.1:9464/metrics, probes on /livez and /readyz\n\
              0 connections, 0 of them logged in\n\
              \n\
              TENANT    SESSIONS  PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\

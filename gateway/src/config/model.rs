@@ -5,7 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    identity::Role,
+    identity::{Method, Role},
     layout::{NameForm, TenantZone},
 };
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub ssh: Ssh,
     /// Limits that all doors share.
     pub limits: Limits,
+    /// Who watches over the gateway.
+    pub metrics: Metrics,
     /// The tenants, by ascending id.
     pub tenants: Vec<Tenant>,
 }
@@ -42,6 +44,14 @@ pub struct Ssh {
     pub listen: Vec<SocketAddr>,
     /// Private host keys in OpenSSH's format. Empty: an ed25519 and an RSA key are made in the data folder at first start.
     pub host_keys: Vec<PathBuf>,
+    /// Whether algorithms that only old devices need are offered too.
+    pub legacy_algorithms: bool,
+    /// Between two questions whether the client is still there.
+    pub keep_alive: Duration,
+    /// Bytes in one direction after which new keys are made.
+    pub rekey_bytes: u64,
+    /// Time after which new keys are made.
+    pub rekey_interval: Duration,
     /// Load balancers whose connections begin with a PROXY header. Empty: none, and no connection is looked at for one.
     pub proxy_protocol_from: Vec<IpNet>,
     /// From the connection until the login succeeds.
@@ -65,6 +75,13 @@ pub struct Limits {
     pub shutdown_grace: Duration,
 }
 
+/// Metrics and probes over HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// A loopback address; `None`: nothing listens.
+    pub listen: Option<SocketAddr>,
+}
+
 /// One contact centre.
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -76,6 +93,10 @@ pub struct Tenant {
     pub zone: TenantZone,
     /// How names are shown.
     pub name_form: NameForm,
+    /// Lines as of OpenSSH's .pub files: authorities whose certificates log the tenant's users in.
+    pub user_ca_keys: Vec<String>,
+    /// The same: keys that log nobody in, neither by themselves nor in a certificate.
+    pub revoked_keys: Vec<String>,
     /// What its users may take, all of them together.
     pub quota: Quota,
     /// Its users, by ascending id.
@@ -97,6 +118,10 @@ pub struct User {
     pub password_hash: Option<String>,
     /// Lines of OpenSSH's authorized_keys, without options.
     pub authorized_keys: Vec<String>,
+    /// What has to be shown at a login, all of it in this order. Empty: any one thing that the user has.
+    pub require: Vec<Method>,
+    /// From where the user may log in. Empty: from anywhere.
+    pub allowed_networks: Vec<IpNet>,
     /// What the user may take, in all sessions together.
     pub quota: Quota,
 }

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Config, Limits, Log, Ssh,
+    Config, Limits, Log, Metrics, Ssh,
     files::{self, Privacy},
     inspect::SourceDraft,
     problems::Mistake,
@@ -28,9 +28,10 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, drafts: &mut Vec<Source
     let log = log(root.section("log"));
     let ssh = ssh(root.section("ssh"), base);
     let limits = limits(root.section("limits"));
+    let metrics = metrics(root.section("metrics"));
     let tenants = tenants::tenants(&mut root, base, drafts);
     root.finish();
-    Config { data_dir, plugin_dirs, log, ssh, limits, tenants }
+    Config { data_dir, plugin_dirs, log, ssh, limits, metrics, tenants }
 }
 
 fn data_dir(root: &mut Section<'_>, base: &Path) -> PathBuf {
@@ -114,6 +115,13 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
             Err(mistake) => element.report(mistake),
         }
     }
+    let legacy_algorithms = section
+        .field("legacy_algorithms")
+        .and_then(|field| field.boolean("legacy_algorithms = false"))
+        .unwrap_or(false);
+    let keep_alive = duration(&mut section, "keep_alive", 60 * SECOND, (SECOND, 3600 * SECOND));
+    let rekey_bytes = size(&mut section, "rekey_bytes", 1 << 30, (1 << 20, 1 << 36));
+    let rekey_interval = duration(&mut section, "rekey_interval", 3600 * SECOND, (60 * SECOND, DAY));
     let proxy_protocol_from = section
         .field("proxy_protocol_from")
         .map(|field| field.elements(PROXIES))
@@ -139,6 +147,10 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
     Ssh {
         listen,
         host_keys,
+        legacy_algorithms,
+        keep_alive,
+        rekey_bytes,
+        rekey_interval,
         proxy_protocol_from,
         login_grace,
         idle_timeout,
@@ -205,6 +217,14 @@ fn limits(mut section: Section<'_>) -> Limits {
     Limits { read_ahead_budget, read_ahead_per_file, shutdown_grace }
 }
 
+fn metrics(mut section: Section<'_>) -> Metrics {
+    let field = section.field("listen");
+    let listen =
+        field.and_then(|field| field.parsed("listen = \"127.0.0.1:9464\"", values::loopback_address));
+    section.finish();
+    Metrics { listen }
+}
+
 /// A path, relative ones from `base`.
 pub(super) fn path(field: &Field<'_>, example: &str, base: &Path) -> Option<PathBuf> {
     field.parsed(example, |text| {
@@ -227,6 +247,18 @@ pub(super) fn duration(
     field
         .and_then(|field| field.parsed(&example, |text| values::duration(text, least, most)))
         .unwrap_or(default)
+}
+
+/// A number of bytes with its default and bounds.
+pub(super) fn size(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: u64,
+    (least, most): (u64, u64),
+) -> u64 {
+    let example = format!("{key} = \"{}MiB\"", default >> 20);
+    let field = section.field(key);
+    field.and_then(|field| field.parsed(&example, |text| values::size(text, least, most))).unwrap_or(default)
 }
 
 fn integer(section: &mut Section<'_>, key: &'static str, default: u64, (least, most): (u64, u64)) -> usize {

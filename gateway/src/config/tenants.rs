@@ -16,7 +16,7 @@ use super::{
     walk::{Field, Section},
 };
 use crate::{
-    identity::Role,
+    identity::{Method, Role},
     layout::{NameForm, TenantZone},
 };
 
@@ -59,6 +59,9 @@ fn tenant(
         })
         .unwrap_or_default();
 
+    let user_ca_keys = keys(&mut section, "user_ca_keys", "user_ca_keys_file", base).unwrap_or_default();
+    let revoked_keys = keys(&mut section, "revoked_keys", "revoked_keys_file", base).unwrap_or_default();
+    let certificates = !user_ca_keys.is_empty();
     let quota = quota::read(&mut section, None);
 
     let (mut ids, mut names, mut default_user) = (Unique::default(), Unique::default(), Unique::default());
@@ -67,7 +70,7 @@ fn tenant(
         .map(|field| field.sections("[[tenant.user]]"))
         .unwrap_or_default()
         .into_iter()
-        .map(|section| user(section, base, quota, &mut ids, &mut names, &mut default_user))
+        .map(|section| user(section, base, certificates, quota, &mut ids, &mut names, &mut default_user))
         .collect();
     users.sort_by_key(|user| user.id);
 
@@ -86,7 +89,7 @@ fn tenant(
     sources.sort_by_key(|source| source.id);
 
     section.finish();
-    Some(Tenant { id, name, zone: zone?, name_form, quota, users, sources })
+    Some(Tenant { id, name, zone: zone?, name_form, user_ca_keys, revoked_keys, quota, users, sources })
 }
 
 /// `None` where it, or one of its changes, can't be used.
@@ -128,6 +131,7 @@ fn zone(section: &mut Section<'_>) -> Option<TenantZone> {
 fn user(
     mut section: Section<'_>,
     base: &Path,
+    certificates: bool,
     tenants_quota: Quota,
     ids: &mut Unique<u32>,
     names: &mut Unique<String>,
@@ -135,8 +139,6 @@ fn user(
 ) -> User {
     const HASH: &str = "password_hash = \"$argon2id$…\"";
     const HASH_FILE: &str = "password_hash_file = \"acme.hash\"";
-    const KEYS: &str = "authorized_keys = [\"ssh-ed25519 AAAA… jane\"]";
-    const KEYS_FILE: &str = "authorized_keys_file = \"acme.pub\"";
 
     let id_field = section.required("id", "Write a number that no other user of the tenant has, for ever.");
     let id = id_field.as_ref().and_then(|field| checked_id(field, ids)).unwrap_or_default();
@@ -165,7 +167,7 @@ fn user(
     if let (Some(_), Some(field)) = (&inline, &by_file) {
         field.report(Mistake::new("the user has password_hash as well", "Remove one of the two."));
     }
-    let mut has_credentials = inline.is_some() || by_file.is_some();
+    let has_password = inline.is_some() || by_file.is_some();
     let password_hash = inline.and_then(|field| field.parsed(HASH, values::password_hash)).or_else(|| {
         let field = by_file?;
         let path = read::path(&field, HASH_FILE, base)?;
@@ -179,24 +181,84 @@ fn user(
         hash.map_err(|mistake| field.report(mistake)).ok()
     });
 
-    let mut authorized_keys = Vec::new();
-    for element in section.field("authorized_keys").map(|field| field.elements(KEYS)).unwrap_or_default() {
-        has_credentials = true;
-        authorized_keys.extend(element.parsed(KEYS, values::authorized_key));
-    }
-    if let Some(field) = section.field("authorized_keys_file") {
-        has_credentials = true;
-        keys_of_file(&field, KEYS_FILE, base, &mut authorized_keys);
-    }
-    if !has_credentials {
+    let authorized_keys = keys(&mut section, "authorized_keys", "authorized_keys_file", base);
+    let has_keys = authorized_keys.is_some();
+    if !has_password && !has_keys && !certificates {
         section.report(Mistake::new(
             "the user can't log in, having neither a password nor a key",
             "Add password_hash (from `recgate hash-password`) or authorized_keys.",
         ));
     }
+    let require = required_methods(&mut section, has_password, has_keys || certificates);
+    let mut allowed_networks = Vec::new();
+    const NETWORKS: &str = "allowed_networks = [\"10.1.0.0/16\"]";
+    if let Some(field) = section.field("allowed_networks") {
+        let elements = field.elements(NETWORKS);
+        if elements.is_empty() && field.value().is_array() {
+            field.report(Mistake::new("the user could log in from nowhere", format!("Write {NETWORKS}.")));
+        }
+        allowed_networks.extend(elements.into_iter().filter_map(|it| it.parsed(NETWORKS, values::network)));
+    }
     let quota = quota::read(&mut section, Some(tenants_quota));
     section.finish();
-    User { id, name, role, password_hash, authorized_keys, quota }
+    User {
+        id,
+        name,
+        role,
+        password_hash,
+        authorized_keys: authorized_keys.unwrap_or_default(),
+        require,
+        allowed_networks,
+        quota,
+    }
+}
+
+/// What the user has to show; with each of it the user must be able to.
+fn required_methods(section: &mut Section<'_>, has_password: bool, has_key: bool) -> Vec<Method> {
+    const EXAMPLE: &str = "require = [\"publickey\", \"password\"]";
+    let Some(field) = section.field("require") else { return Vec::new() };
+    let mut methods = Vec::new();
+    let elements = field.elements(EXAMPLE);
+    if elements.is_empty() && field.value().is_array() {
+        field.report(Mistake::new("nothing is required", format!("Write {EXAMPLE}, or remove it.")));
+    }
+    for element in elements {
+        let words = [("publickey", Method::PublicKey), ("password", Method::Password)];
+        let Some(method) = element.parsed(EXAMPLE, |text| values::choice(text, &words)) else { continue };
+        let wrong = match method {
+            _ if methods.contains(&method) => "this is required already",
+            Method::PublicKey if !has_key => "the user has no key",
+            Method::Password if !has_password => "the user has no password",
+            _ => {
+                methods.push(method);
+                continue;
+            }
+        };
+        element.report(Mistake::new(wrong, "Remove it, or add what is missing."));
+    }
+    methods
+}
+
+/// Public keys, written here or in a file; `None` where neither is.
+fn keys(
+    section: &mut Section<'_>,
+    key: &'static str,
+    file_key: &'static str,
+    base: &Path,
+) -> Option<Vec<String>> {
+    let example = format!("{key} = [\"ssh-ed25519 AAAA… jane\"]");
+    let (inline, by_file) = (section.field(key), section.field(file_key));
+    if inline.is_none() && by_file.is_none() {
+        return None;
+    }
+    let mut keys = Vec::new();
+    for element in inline.map(|field| field.elements(&example)).unwrap_or_default() {
+        keys.extend(element.parsed(&example, values::authorized_key));
+    }
+    if let Some(field) = by_file {
+        keys_of_file(&field, &format!("{file_key} = \"acme.pub\""), base, &mut keys);
+    }
+    Some(keys)
 }
 
 fn keys_of_file(field: &Field<'_>, example: &str, base: &Path, keys: &mut Vec<String>) {

@@ -55,6 +55,7 @@ fn the_example_file_is_right() {
     // It shows every default, so that reading it tells what happens without a line.
     let bare = read(&minimal()).unwrap();
     assert_eq!((&config.log, &config.ssh, &config.limits), (&bare.log, &bare.ssh, &bare.limits));
+    assert_eq!(config.metrics, bare.metrics);
     let (mut shown, mut source) = (config.tenants[0].sources[0].clone(), bare.tenants[0].sources[0].clone());
     assert_eq!(shown.metadata_wait, Duration::from_secs(86_400));
     shown.settings = source.settings.take();
@@ -85,12 +86,15 @@ listen = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:2022"]
 max_connections = 10
 [limits]
 read_ahead_budget = "4MiB"
+[metrics]
+listen = "[::1]:0"
 "#;
     let config = read(&text.replace("KEY", KEY)).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.data_dir, PathBuf::from("/nowhere/data"));
     assert_eq!(config.ssh.listen.len(), 3);
     assert_eq!(config.ssh.max_unauthenticated, 10, "a default never exceeds what it is a part of");
     assert_eq!(config.limits.read_ahead_per_file, 4 << 20);
+    assert_eq!(config.metrics.listen, Some("[::1]:0".parse().unwrap()));
     let source = &config.tenants[0].sources[0];
     assert_eq!(source.sha256.unwrap()[..2], [0, 255]);
     assert!(source.in_process);
@@ -221,6 +225,23 @@ fn bad_values_of_the_doors_and_limits() {
              the path, which is relative to the configuration file's folder.",
         ),
         (
+            "ssh]\nlegacy_algorithms = \"yes\"",
+            "3:21: ssh.legacy_algorithms: expected true or false, found a string. Write for example \
+             legacy_algorithms = false.",
+        ),
+        (
+            "ssh]\nkeep_alive = \"0s\"",
+            "3:14: ssh.keep_alive: 0s is out of range. Write a time from 1s to 1h.",
+        ),
+        (
+            "ssh]\nrekey_bytes = \"1KiB\"",
+            "3:15: ssh.rekey_bytes: 1KiB is out of range. Write a size from 1MiB to 64GiB.",
+        ),
+        (
+            "ssh]\nrekey_interval = \"1s\"",
+            "3:18: ssh.rekey_interval: 1s is out of range. Write a time from 1m to 1d.",
+        ),
+        (
             "ssh]\nproxy_protocol_from = [\"10.0.0.0/8\", \"lb.example\"]",
             "3:38: ssh.proxy_protocol_from[1]: \"lb.example\" is no network. Write an address with the bits that \
              count, for example \"10.1.0.0/16\", or a single address.",
@@ -259,8 +280,8 @@ fn bad_values_of_the_doors_and_limits() {
         ),
         (
             "ssh]\nport = 22",
-            "3:1: ssh.port: there is no such key. Remove it, or take one of: listen, host_keys, \
-          proxy_protocol_from, login_grace, idle_timeout, max_connections, max_unauthenticated.",
+            "3:1: ssh.port: there is no such key. Remove it, or take one of: listen, host_keys, legacy_algorithms, keep_alive, \
+             rekey_bytes, rekey_interval, proxy_protocol_from, login_grace, idle_timeout, max_connections, max_unauthenticated.",
         ),
         (
             "limits]\nread_ahead_budget = \"256MB\"",
@@ -271,6 +292,22 @@ fn bad_values_of_the_doors_and_limits() {
             "limits]\nread_ahead_per_file = \"1GiB\"",
             "3:23: limits.read_ahead_per_file: one file would get more than read_ahead_budget, which is for all \
              files together. Lower it, or raise read_ahead_budget.",
+        ),
+        (
+            "metrics]\nlisten = \"0.0.0.0:9464\"",
+            "3:10: metrics.listen: others could reach 0.0.0.0:9464, and there is neither a login nor encryption. \
+             Write a loopback address, for example \"127.0.0.1:9464\" or \"[::1]:9464\". For other machines, put a \
+             proxy before it that asks who they are.",
+        ),
+        (
+            "metrics]\nlisten = \"localhost:9464\"",
+            "3:10: metrics.listen: \"localhost:9464\" is no address with a port. Write a loopback address, for \
+             example \"127.0.0.1:9464\" or \"[::1]:9464\".",
+        ),
+        (
+            "metrics]\nlisten = [\"127.0.0.1:9464\"]",
+            "3:10: metrics.listen: expected a string, found an array. Write for example listen = \
+             \"127.0.0.1:9464\".",
         ),
         (
             "limits]\nshutdown_grace = \"forever\"",
@@ -389,6 +426,40 @@ fn bad_values_of_a_user() {
             "password = \"hunter2\"",
             "6:1: tenant[0].user[0]: the user can't log in, having neither a password \
           nor a key. Add password_hash (from `recgate hash-password`) or authorized_keys.",
+        ),
+        (
+            "role =",
+            "require = [\"publickey\"]\nrole =",
+            "8:12: tenant[0].user[0].require[0]: the user has no key. Remove it, or add what is missing.",
+        ),
+        (
+            "role =",
+            "require = [\"password\", \"password\"]\nrole =",
+            "8:24: tenant[0].user[0].require[1]: this is required already. Remove it, or add what is missing.",
+        ),
+        (
+            "role =",
+            "require = []\nrole =",
+            "8:11: tenant[0].user[0].require: nothing is required. Write require = [\"publickey\", \"password\"], or \
+             remove it.",
+        ),
+        (
+            "role =",
+            "allowed_networks = [\"office\"]\nrole =",
+            "8:21: tenant[0].user[0].allowed_networks[0]: \"office\" is no network. Write an address with the bits that \
+             count, for example \"10.1.0.0/16\", or a single address.",
+        ),
+        (
+            "role =",
+            "allowed_networks = [\"10.1.2.3/16\"]\nrole =",
+            "8:21: tenant[0].user[0].allowed_networks[0]: \"10.1.2.3/16\" has bits beyond its prefix. Write \
+             \"10.1.0.0/16\" if the whole network is meant.",
+        ),
+        (
+            "role =",
+            "allowed_networks = []\nrole =",
+            "8:20: tenant[0].user[0].allowed_networks: the user could log in from nowhere. Write allowed_networks = \
+             [\"10.1.0.0/16\"].",
         ),
         (
             &hash,
@@ -564,11 +635,14 @@ fn a_reload_refuses_what_cannot_change() {
     let text = minimal()
         .replace("name = \"acme\"", "name = \"acme\"\nname_form = \"short\"")
         .replace("\"data\"", "\"other\"")
-        .replace("\"wazo\"", "\"s3\"");
+        .replace("\"wazo\"", "\"s3\"")
+        + "[metrics]\nlisten = \"127.0.0.1:9464\"\n";
     let problems = check_reload(file, &old, &read(&text).unwrap()).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "recgate.toml: data_dir: this can't change while the gateway runs. Put it back, or restart the gateway.\n\
+         recgate.toml: metrics.listen: this can't change while the gateway runs. Put it back, or restart the \
+         gateway.\n\
          recgate.toml: tenant[0].name_form: the form of acme's names was fixed when the tenant was made. Put it \
          back: clients know the recordings by their names.\n\
          recgate.toml: tenant[0].source 1.plugin: source 1 of acme has recordings of another plugin. Give the new \

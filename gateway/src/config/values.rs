@@ -170,6 +170,21 @@ pub(super) fn network(text: &str) -> Result<IpNet, Mistake> {
     Ok(network)
 }
 
+/// An address and port that only this machine reaches.
+pub(super) fn loopback_address(text: &str) -> Result<SocketAddr, Mistake> {
+    const REMEDY: &str = "Write a loopback address, for example \"127.0.0.1:9464\" or \"[::1]:9464\".";
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| Mistake::new(format!("\"{}\" is no address with a port", shortened(text)), REMEDY))?;
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(address);
+    }
+    Err(Mistake::new(
+        format!("others could reach {address}, and there is neither a login nor encryption"),
+        format!("{REMEDY} For other machines, put a proxy before it that asks who they are."),
+    ))
+}
+
 /// A PHC string of argon2id whose check costs what a login may cost. The value is a secret: no message shows it.
 pub(super) fn password_hash(text: &str) -> Result<String, Mistake> {
     let wrong = match identity::parse_password_hash(text) {

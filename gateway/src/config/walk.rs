@@ -238,6 +238,17 @@ impl<'d> Field<'d> {
         }
     }
 
+    /// A boolean.
+    pub fn boolean(&self, example: &str) -> Option<bool> {
+        match self.value() {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => {
+                self.wrong_type("true or false", example);
+                None
+            }
+        }
+    }
+
     /// A whole number within bounds.
     pub fn integer(&self, example: &str, least: u64, most: u64) -> Option<u64> {
         let DeValue::Integer(integer) = self.value() else {

@@ -1,18 +1,21 @@
 //! What the admin API asks of the running gateway.
 
-use std::{path::PathBuf, sync::PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::{Shared, data::head, now_ms};
+use super::{Shared, data::head, now_ms, source::Running};
 use crate::{
     admin::{
         BackupReport, DoorStatus, Operations, PluginStatus, RecordingCounts, SessionCounts, SourceReport,
         Status, TenantStatus,
     },
     catalog::Progress,
-    config::Source,
+    config::{Source, Tenant},
     sources::Slot,
     state::Chain,
 };
@@ -21,26 +24,7 @@ use crate::{
 impl Operations for Shared {
     async fn status(&self) -> Status {
         let mut tenants = Vec::new();
-        // Copied out, so that the lock isn't held while the store is asked.
-        let running: Vec<_> = {
-            let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-            running
-                .values()
-                .map(|running| {
-                    let sources: Vec<_> = running
-                        .sources
-                        .iter()
-                        .map(|running| {
-                            let progress =
-                                running.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
-                            (running.source.clone(), std::sync::Arc::clone(&running.slot), progress)
-                        })
-                        .collect();
-                    (std::sync::Arc::clone(&running.tenant), sources)
-                })
-                .collect()
-        };
-        for (tenant, sources) in running {
+        for (tenant, sources) in self.sources_now() {
             let counts = self.data.catalog.counts(tenant.id).await.unwrap_or_default();
             let mut reports = Vec::new();
             for (source, slot, progress) in sources {
@@ -81,6 +65,7 @@ impl Operations for Shared {
                     host_keys: vec![self.door.host_key_sha256.clone()],
                 })
                 .collect(),
+            metrics: self.metrics.map(|address| address.to_string()),
             sessions: SessionCounts { connections, sessions },
             tenants,
             journals: vec![
@@ -94,6 +79,24 @@ impl Operations for Shared {
         self.data.backup(&directory).await.map_err(|error| error.to_string())
     }
 }
+
+impl Shared {
+    /// The tenants with their sources and how they go, copied out: so that nothing is locked while a store is asked.
+    pub(super) fn sources_now(&self) -> Vec<(Arc<Tenant>, Vec<SourceNow>)> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        let source = |running: &Running| {
+            let progress = running.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
+            (running.source.clone(), Arc::clone(&running.slot), progress)
+        };
+        running
+            .values()
+            .map(|running| (Arc::clone(&running.tenant), running.sources.iter().map(source).collect()))
+            .collect()
+    }
+}
+
+/// A source with where its instance is and how its scans go.
+pub(super) type SourceNow = (Source, Arc<Slot>, Progress);
 
 fn count(sessions: usize) -> u64 {
     u64::try_from(sessions).unwrap_or(u64::MAX)

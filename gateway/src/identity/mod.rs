@@ -1,26 +1,30 @@
-//! Tenants, users, roles; checks of passwords and keys.
+//! Tenants, users, roles; checks of passwords, keys and certificates.
 //!
 //! Who may log in comes from the configuration and can be replaced while the gateway runs. A successful check gives a
 //! [`Login`], which a door keeps for the session: [`Login::account`] says before each operation what the role is
 //! *now*, and [`Login::ended`] wakes when the credential that opened the session is gone.
 
 use std::{
-    collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
-use russh::keys::{HashAlg, PublicKey, ssh_key::public::KeyData};
+use russh::keys::{Certificate, HashAlg, PublicKey, ssh_key::public::KeyData};
 use tokio::sync::watch;
 
 use crate::config::Tenant;
 
+mod certificate;
 mod pace;
 mod password;
+mod roster;
 
 pub use pace::{Pace, SessionPermit, TooManySessions};
 pub use password::{HashError, hash_password, parse_password_hash};
 
 use password::{Outcome, Passwords};
+use roster::Roster;
 
 /// Who is logged in. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +95,14 @@ impl Identity {
     ///
     /// # Errors
     /// [`LoginRefused`]; a door answers the client the same whichever it is.
-    pub async fn check_password(&self, login: &str, password: &str) -> Result<Login, LoginRefused> {
+    pub async fn check_password(
+        &self,
+        proofs: &mut Proofs,
+        from: IpAddr,
+        login: &str,
+        password: &str,
+    ) -> Result<Step, LoginRefused> {
+        proofs.begin(login);
         let roster = self.current();
         let found = roster.find(login);
         let hash = found.and_then(|(_, user)| user.password_hash.clone());
@@ -99,39 +110,133 @@ impl Identity {
         let hash = hash.unwrap_or_else(|| Arc::clone(&roster.dummy_hash));
         match self.passwords.verify(Arc::clone(&hash), password.to_owned()).await {
             Outcome::Busy => Err(LoginRefused::Busy),
-            Outcome::Right if known => match found {
-                Some((id, _)) => Ok(self.login(id, login, Credential::Password(hash))),
-                None => Err(LoginRefused::Wrong),
-            },
+            Outcome::Right if known => self.shown(&roster, proofs, from, Credential::Password(hash)),
             Outcome::Right | Outcome::Wrong => Err(LoginRefused::Wrong),
         }
     }
 
-    /// Whether the key belongs to the login. For keys that are only offered: nothing changes and nothing is counted.
-    pub fn knows_key(&self, login: &str, key: &PublicKey) -> bool {
-        self.current().find(login).is_some_and(|(_, user)| user.keys.contains(key.key_data()))
+    /// Whether a key that is only offered is worth a signature. Nothing changes and nothing is counted.
+    ///
+    /// A door isn't told whether the key comes in a certificate. So where any tenant takes certificates, every key of
+    /// every login is: what is answered then tells a stranger nothing.
+    pub fn wants_key(&self, login: &str, key: &PublicKey) -> bool {
+        let roster = self.current();
+        roster.takes_certificates()
+            || roster.find(login).is_some_and(|(id, user)| roster.has_key(id, user, key.key_data()))
     }
 
-    /// Logs in with a key whose possession the door has verified.
+    /// Takes a key whose possession the door has verified.
     ///
     /// # Errors
-    /// [`LoginRefused::Wrong`] where the key doesn't belong to the login.
-    pub fn check_key(&self, login: &str, key: &PublicKey) -> Result<Login, LoginRefused> {
-        match self.current().find(login) {
-            Some((id, user)) if user.keys.contains(key.key_data()) => {
-                Ok(self.login(id, login, Credential::Key(Box::new(key.key_data().clone()))))
+    /// [`LoginRefused::UnknownKey`] where the key doesn't belong to the login, and others.
+    pub fn check_key(
+        &self,
+        proofs: &mut Proofs,
+        from: IpAddr,
+        login: &str,
+        key: &PublicKey,
+    ) -> Result<Step, LoginRefused> {
+        proofs.begin(login);
+        let roster = self.current();
+        match roster.find(login) {
+            Some((id, user)) if roster.has_key(id, user, key.key_data()) => {
+                self.shown(&roster, proofs, from, Credential::Key(Box::new(key.key_data().clone())))
             }
-            _ => Err(LoginRefused::Wrong),
+            _ => Err(LoginRefused::UnknownKey),
         }
+    }
+
+    /// Takes a certificate whose key's possession the door has verified; `now` is the wall clock.
+    ///
+    /// # Errors
+    /// [`LoginRefused::Certificate`], and others.
+    pub fn check_certificate(
+        &self,
+        proofs: &mut Proofs,
+        from: IpAddr,
+        login: &str,
+        certificate: &Certificate,
+        now: SystemTime,
+    ) -> Result<Step, LoginRefused> {
+        proofs.begin(login);
+        let roster = self.current();
+        let (id, _) = roster.find(login).ok_or(LoginRefused::UnknownKey)?;
+        let authorities = roster.authorities(id.0).ok_or(LoginRefused::UnknownKey)?;
+        certificate::check(certificate, authorities, login, from, now).map_err(LoginRefused::Certificate)?;
+        let credential = Credential::Certificate {
+            key: Box::new(certificate.public_key().clone()),
+            ca: Box::new(certificate.signature_key().clone()),
+            name: certificate.key_id().chars().filter(|c| !c.is_control()).take(80).collect(),
+        };
+        self.shown(&roster, proofs, from, credential)
+    }
+
+    /// Something right was shown: is it enough?
+    fn shown(
+        &self,
+        roster: &Roster,
+        proofs: &mut Proofs,
+        from: IpAddr,
+        credential: Credential,
+    ) -> Result<Step, LoginRefused> {
+        let (id, user) = roster.find(&proofs.login).ok_or(LoginRefused::Wrong)?;
+        if !user.expects(credential.method(), &proofs.shown) {
+            return Err(LoginRefused::Order);
+        }
+        if !user.allows(from) {
+            return Err(LoginRefused::Network);
+        }
+        proofs.shown.push(credential);
+        Ok(match user.next(&proofs.shown) {
+            Some(method) => Step::Next(method),
+            None => Step::LoggedIn(Login {
+                roster: self.roster.subscribe(),
+                id,
+                login: proofs.login.as_str().into(),
+                from,
+                credentials: std::mem::take(&mut proofs.shown).into(),
+            }),
+        })
     }
 
     fn current(&self) -> Arc<Roster> {
         Arc::clone(&self.roster.borrow())
     }
+}
 
-    fn login(&self, id: UserId, login: &str, credential: Credential) -> Login {
-        Login { roster: self.roster.subscribe(), id, login: login.into(), credential }
+/// What a peer has shown of one login so far. A connection keeps one; another login begins anew.
+#[derive(Debug, Default)]
+pub struct Proofs {
+    login: String,
+    /// At most as many as there are methods: what isn't expected isn't added.
+    shown: Vec<Credential>,
+}
+
+impl Proofs {
+    fn begin(&mut self, login: &str) {
+        if self.login != login {
+            self.shown.clear();
+            login.clone_into(&mut self.login);
+        }
     }
+}
+
+/// What comes after something right was shown.
+#[derive(Debug)]
+pub enum Step {
+    /// It was enough.
+    LoggedIn(Login),
+    /// This is wanted besides.
+    Next(Method),
+}
+
+/// A way to show who one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// A key, by itself or in a certificate.
+    PublicKey,
+    /// A password, whichever way a protocol asks for it.
+    Password,
 }
 
 /// A session's right to be here. It follows the configuration.
@@ -140,24 +245,19 @@ pub struct Login {
     roster: watch::Receiver<Arc<Roster>>,
     id: UserId,
     login: Arc<str>,
-    credential: Credential,
+    from: IpAddr,
+    credentials: Arc<[Credential]>,
 }
 
 impl Login {
     /// The account with the role that it has now.
     ///
     /// # Errors
-    /// [`LoginEnded`] when the user is gone, or the password or key that was shown no longer is the user's.
+    /// [`LoginEnded`] when what was shown at the login would no longer be enough: the user is gone, the password or key
+    /// is another, the address isn't allowed any more.
     pub fn account(&self) -> Result<Account, LoginEnded> {
         let roster = self.roster.borrow();
-        let user = roster.users.get(&self.id).ok_or(LoginEnded)?;
-        let stands = match &self.credential {
-            Credential::Password(hash) => user.password_hash.as_ref() == Some(hash),
-            Credential::Key(key) => user.keys.contains(key),
-        };
-        if !stands {
-            return Err(LoginEnded);
-        }
+        let user = roster.still_takes(self.id, &self.credentials, self.from).ok_or(LoginEnded)?;
         Ok(Account { tenant: self.id.0, user: self.id.1, login: Arc::clone(&self.login), role: user.role })
     }
 
@@ -166,12 +266,19 @@ impl Login {
         &self.login
     }
 
-    /// `password`, or the key's fingerprint, for the log.
-    pub fn credential(&self) -> String {
-        match &self.credential {
-            Credential::Password(_) => "password".to_owned(),
-            Credential::Key(key) => format!("key {}", key.fingerprint(HashAlg::Sha256)),
+    /// What was shown, in one word of a few, for the metrics.
+    pub fn method(&self) -> &'static str {
+        match &*self.credentials {
+            [Credential::Password(_)] => "password",
+            [Credential::Key(_)] => "key",
+            [Credential::Certificate { .. }] => "certificate",
+            _ => "several",
         }
+    }
+
+    /// What was shown, for the log: `password`, a key's fingerprint, a certificate's name.
+    pub fn credential(&self) -> String {
+        self.credentials.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
     }
 
     /// Returns when [`Login::account`] has begun to fail (or the [`Identity`] is gone).
@@ -191,14 +298,43 @@ impl Login {
 pub struct LoginEnded;
 
 /// Why nobody was logged in. The client is told the same for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginRefused {
-    /// No such login, or not its password or key.
-    #[error("no such login, or not its password or key")]
+    /// No such login, or not its password.
+    #[error("no such login, or not its password")]
     Wrong,
+    /// A key that isn't the login's. Nobody guesses keys: clients show all that they have.
+    #[error("no such login, or not its key")]
+    UnknownKey,
+    /// A certificate that the login's tenant doesn't take.
+    #[error("the certificate isn't taken: {0}")]
+    Certificate(String),
+    /// Right, but not what comes next of what the user has to show.
+    #[error("right, but something else has to be shown first (the user's \"require\")")]
+    Order,
+    /// Right, but from an address that the user may not log in from.
+    #[error("right, but not from an address of the user's allowed_networks")]
+    Network,
     /// So many passwords are being checked that this one wasn't.
     #[error("too many passwords are being checked, this one was not")]
     Busy,
+}
+
+impl LoginRefused {
+    /// All labels.
+    pub const LABELS: [&str; 6] = ["wrong", "unknown_key", "certificate", "order", "network", "busy"];
+
+    /// One word, for the metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong",
+            Self::UnknownKey => "unknown_key",
+            Self::Certificate(_) => "certificate",
+            Self::Order => "order",
+            Self::Network => "network",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 /// A user that can't be taken from the configuration.
@@ -226,70 +362,33 @@ pub fn parse_authorized_key(line: &str) -> Result<PublicKey, String> {
 /// Tenant and user.
 type UserId = (u32, u32);
 
+/// Something right that was shown.
 #[derive(Debug, Clone)]
 enum Credential {
     Password(Arc<str>),
     Key(Box<KeyData>),
+    Certificate { key: Box<KeyData>, ca: Box<KeyData>, name: String },
 }
 
-/// The users of one configuration.
-#[derive(Debug)]
-struct Roster {
-    by_login: HashMap<String, UserId>,
-    users: HashMap<UserId, Member>,
-    /// Costs as much to check as the users' hashes, and no password matches it.
-    dummy_hash: Arc<str>,
+impl Credential {
+    fn method(&self) -> Method {
+        match self {
+            Self::Password(_) => Method::Password,
+            Self::Key(_) | Self::Certificate { .. } => Method::PublicKey,
+        }
+    }
 }
 
-#[derive(Debug)]
-struct Member {
-    role: Role,
-    password_hash: Option<Arc<str>>,
-    keys: Vec<KeyData>,
-}
-
-impl Roster {
-    fn new(tenants: &[Tenant]) -> Result<Self, IdentityError> {
-        let mut by_login = HashMap::new();
-        let mut users = HashMap::new();
-        let mut hashes = Vec::new();
-        for tenant in tenants {
-            for user in &tenant.users {
-                let login = match &user.name {
-                    None => tenant.name.clone(),
-                    Some(name) => format!("{}/{name}", tenant.name),
-                };
-                let wrong = |problem: String| IdentityError { login: login.clone(), problem };
-                if let Some(hash) = &user.password_hash {
-                    parse_password_hash(hash).map_err(|error| wrong(format!("password_hash: {error}")))?;
-                    hashes.push(hash.as_str());
-                }
-                let keys = user
-                    .authorized_keys
-                    .iter()
-                    .map(|line| parse_authorized_key(line).map(|key| key.key_data().clone()))
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|error| wrong(format!("authorized_keys: {error}")))?;
-                let id = (tenant.id, user.id);
-                let member = Member {
-                    role: user.role,
-                    password_hash: user.password_hash.as_deref().map(Arc::from),
-                    keys,
-                };
-                if users.insert(id, member).is_some() {
-                    return Err(wrong(format!("the id {} is used twice in tenant {}", user.id, tenant.id)));
-                }
-                if by_login.insert(login.clone(), id).is_some() {
-                    return Err(wrong("two users have this login; rename one".to_owned()));
-                }
+impl std::fmt::Display for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Password(_) => f.write_str("password"),
+            Self::Key(key) => write!(f, "key {}", key.fingerprint(HashAlg::Sha256)),
+            Self::Certificate { key, ca, name } => {
+                let (key, ca) = (key.fingerprint(HashAlg::Sha256), ca.fingerprint(HashAlg::Sha256));
+                write!(f, "certificate {name:?} of key {key} by {ca}")
             }
         }
-        Ok(Self { by_login, users, dummy_hash: password::dummy_hash(&hashes).into() })
-    }
-
-    fn find(&self, login: &str) -> Option<(UserId, &Member)> {
-        let id = self.by_login.get(login)?;
-        self.users.get(id).map(|member| (*id, member))
     }
 }
 

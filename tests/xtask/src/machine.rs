@@ -15,6 +15,8 @@ pub struct Need {
 enum What {
     Program(&'static str),
     Folder(&'static str),
+    File(&'static str),
+    PythonModule(&'static str),
 }
 
 impl Need {
@@ -28,16 +30,29 @@ impl Need {
         Self { what: What::Folder(path), package }
     }
 
+    /// A file.
+    pub const fn file(path: &'static str, package: &'static str) -> Self {
+        Self { what: What::File(path), package }
+    }
+
+    /// A module of the `python3` in the search path.
+    pub const fn python(module: &'static str, package: &'static str) -> Self {
+        Self { what: What::PythonModule(module), package }
+    }
+
     fn is_there(&self) -> bool {
         match self.what {
             What::Program(name) => find(name),
             What::Folder(path) => Path::new(path).is_dir(),
+            What::File(path) => Path::new(path).is_file(),
+            What::PythonModule(name) => imports(name),
         }
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> String {
         match self.what {
-            What::Program(name) | What::Folder(name) => name,
+            What::Program(name) | What::Folder(name) | What::File(name) => name.to_owned(),
+            What::PythonModule(name) => format!("Python's module {name}"),
         }
     }
 }
@@ -118,4 +133,11 @@ fn find(name: &str) -> bool {
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .any(|folder| folder.join(name).is_file())
+}
+
+fn imports(module: &str) -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", &format!("import {module}")]);
+    let ran = python.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    ran.is_ok_and(|status| status.success())
 }

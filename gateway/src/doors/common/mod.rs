@@ -7,4 +7,4 @@ mod session_log;
 
 pub use drain::Drain;
 pub use proxy::{ProxyError, real_peer};
-pub use session_log::{SessionLog, Transfer};
+pub use session_log::{SessionLog, Transfer, announce_door};

@@ -15,12 +15,16 @@ use tokio::{io::BufReader, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Transport,
+    algorithms::{self, Offer},
+    greeting::{Greeting, IDENTIFICATION, greet},
     handler::SshHandler,
     wire::{Link, Wire},
 };
 use crate::{
     doors::common::{Drain, SessionLog},
     identity::{Account, Identity, Login, LoginEnded, Pace, SessionPermit, TooManySessions},
+    telemetry::metrics,
     vfs::FileSystem,
 };
 
@@ -40,6 +44,8 @@ pub(super) struct Connection {
     pub(super) identity: Arc<Identity>,
     pub(super) drain: Drain,
     pub(super) link: Arc<Link>,
+    /// Algorithms that only old devices need are taken.
+    pub(super) legacy: bool,
     /// russh's session, once it runs.
     pub(super) handle: OnceLock<Handle>,
     login: OnceLock<Login>,
@@ -59,13 +65,15 @@ impl Connection {
         fs: Arc<dyn FileSystem>,
         identity: Arc<Identity>,
         drain: Drain,
+        legacy: bool,
     ) -> Self {
         Self {
-            log: SessionLog::new("sftp", peer),
+            log: SessionLog::new(super::DOOR, peer),
             fs,
             identity,
             drain,
             link: Arc::new(Link::new()),
+            legacy,
             handle: OnceLock::new(),
             login: OnceLock::new(),
             permit: Mutex::default(),
@@ -92,7 +100,7 @@ impl Connection {
     /// There is no room for the session; the connection has to end.
     pub(super) fn log_in(&self, login: Login, client: &str) -> Result<(), TooManySessions> {
         self.enter(&login, client)?;
-        self.log.logged_in(login.name(), &login.credential(), client);
+        self.log.logged_in(login.name(), login.method(), &login.credential(), client);
         // Only the first login counts; russh takes no second one.
         let _ = self.login.set(login);
         self.link.touch();
@@ -177,12 +185,12 @@ pub(super) struct Times {
 /// Runs a connection to its end.
 pub(super) async fn run(
     connection: Arc<Connection>,
-    config: Arc<russh::server::Config>,
+    transport: Arc<Transport>,
     socket: TcpStream,
     times: Times,
     place: WaitingPlace,
 ) {
-    let reason = watch(&connection, config, socket, times, place).await;
+    let reason = watch(&connection, &transport, socket, times, place).await;
     connection.link.cut.cancel();
     connection.leave();
     connection.log.closed(&reason);
@@ -190,14 +198,29 @@ pub(super) async fn run(
 
 async fn watch(
     connection: &Arc<Connection>,
-    config: Arc<russh::server::Config>,
-    socket: TcpStream,
+    transport: &Transport,
+    mut socket: TcpStream,
     times: Times,
     place: WaitingPlace,
 ) -> String {
     let mut deadline = pin!(tokio::time::sleep(times.login_grace));
-    let wire = Wire::new(socket, Arc::clone(&connection.link));
+    let greeting = tokio::select! {
+        greeting = greet(&mut socket) => greeting,
+        () = &mut deadline => return "no login in time".to_owned(),
+        () = connection.drain.begun() => return "shutdown".to_owned(),
+        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+    };
+    let Greeting { identification, read } = match greeting {
+        Ok(greeting) => greeting,
+        Err(error) => return error.to_string(),
+    };
+    let address = connection.log.peer().ip();
+    let offer = Offer::to(&identification, transport.legacy, transport.lenience.has(address));
+    let ending =
+        |ended: Result<(), russh::Error>| ending(ended, connection, transport, offer, &identification);
+    let wire = Wire::new(socket, Arc::clone(&connection.link), read, IDENTIFICATION.len() + 2);
     let wire = BufReader::with_capacity(SOCKET_BUFFER, wire);
+    let config = transport.russh.of(offer);
     let start = russh::server::run_stream(config, wire, SshHandler::new(Arc::clone(connection)));
     let started = tokio::select! {
         started = start => started,
@@ -238,11 +261,34 @@ async fn watch(
     why.to_owned()
 }
 
-fn ending(ended: Result<(), russh::Error>) -> String {
-    match ended {
-        Ok(()) => "closed by the client".to_owned(),
-        Err(error) => error.to_string(),
+/// Why a session ended. Where the client was offered nothing that it knows, says what would help.
+fn ending(
+    ended: Result<(), russh::Error>,
+    connection: &Connection,
+    transport: &Transport,
+    offer: Offer,
+    client: &str,
+) -> String {
+    let error = match ended {
+        Ok(()) => return "closed by the client".to_owned(),
+        Err(error) => error,
+    };
+    if let russh::Error::NoCommonAlgo { kind, theirs, .. } = &error {
+        let peer = connection.log.peer();
+        let helped = algorithms::legacy_would_help(kind, theirs);
+        let theirs: String = theirs.join(",").chars().filter(char::is_ascii_graphic).take(500).collect();
+        if offer == Offer::PostQuantum {
+            transport.lenience.remember(peer.ip());
+            tracing::info!(%peer, client, ?kind, theirs,
+                "the client was set up not to use what it was offered; its next connection is offered more");
+        } else if offer == Offer::Sound && helped {
+            tracing::warn!(%peer, client, ?kind, theirs,
+                "an old client was turned away; legacy_algorithms = true in [ssh] would let it in");
+        } else {
+            tracing::info!(%peer, client, ?kind, theirs, "client and gateway have no algorithm in common");
+        }
     }
+    error.to_string()
 }
 
 /// Returns when nothing was asked, and nothing that was asked moved, for `limit`.
@@ -304,6 +350,7 @@ impl Waiting {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         while places.len() >= self.limit.max(1) {
             if let Some((_, oldest)) = places.pop_front() {
+                metrics().turned_away(super::DOOR, "max_unauthenticated");
                 oldest.cancel();
             }
         }

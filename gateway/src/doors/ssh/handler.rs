@@ -1,15 +1,20 @@
 //! russh's callbacks: logging in, and what a channel may ask for. None of them waits but for a password's check.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty,
-    keys::Algorithm,
-    server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
+    Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty,
+    keys::{Algorithm, Certificate},
+    server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
 
 use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, login_methods, sftp::Sftp};
-use crate::identity::{Login, LoginRefused};
+use crate::identity::{Login, LoginRefused, Method, Proofs, Step};
 
 /// Waited before the answer to a failed login.
 const PENALTY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
@@ -23,11 +28,15 @@ const HOLD_BACK: usize = 128 * 1024;
 const TOO_MANY: usize = 4 * 1024 * 1024;
 /// The least that russh's window arithmetic goes on with: it grants when less than half is left.
 const TRICKLE: u32 = 2;
+/// As a shell says that it has no such command.
+const NO_SUCH_COMMAND: u32 = 127;
 const SFTP_ONLY: &str = "This service offers SFTP only.";
 
 /// One connection's callbacks.
 pub(super) struct SshHandler {
     connection: Arc<Connection>,
+    /// What the client has shown so far.
+    proofs: Proofs,
     login: Option<Login>,
     failures: usize,
     /// `None` until the subsystem is asked for.
@@ -37,17 +46,37 @@ pub(super) struct SshHandler {
 
 impl SshHandler {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, login: None, failures: 0, channels: HashMap::new(), opened: 0 }
+        Self {
+            connection,
+            proofs: Proofs::default(),
+            login: None,
+            failures: 0,
+            channels: HashMap::new(),
+            opened: 0,
+        }
     }
 
-    fn accepted(&mut self, login: Login) -> Auth {
-        self.login = Some(login);
-        Auth::Accept
+    /// What russh is told after something was shown.
+    async fn answer(&mut self, login: &str, method: &'static str, step: Result<Step, LoginRefused>) -> Auth {
+        match step {
+            Ok(Step::LoggedIn(login)) => {
+                self.login = Some(login);
+                Auth::Accept
+            }
+            Ok(Step::Next(method)) => {
+                Auth::Reject { proceed_with_methods: Some(methods_of(method)), partial_success: true }
+            }
+            Err(refused) => self.rejected(login, method, &refused).await,
+        }
     }
 
     /// Every failure looks the same to the client.
-    async fn rejected(&mut self, login: &str, refused: LoginRefused) -> Auth {
-        self.connection.log.login_failed(login, &refused.to_string());
+    async fn rejected(&mut self, login: &str, method: &'static str, refused: &LoginRefused) -> Auth {
+        self.connection.log.login_failed(login, method, refused);
+        // Clients show all keys that they have, and nobody guesses one; russh counts them.
+        if *refused == LoginRefused::UnknownKey {
+            return reject();
+        }
         self.failures += 1;
         // The probe that clients begin with (`none`) and keys that are only offered don't come here.
         tokio::time::sleep(PENALTY).await;
@@ -57,6 +86,13 @@ impl SshHandler {
                 .await;
         }
         reject()
+    }
+
+    async fn password(&mut self, user: &str, password: &str) -> Auth {
+        let from = self.connection.log.peer().ip();
+        let identity = Arc::clone(&self.connection.identity);
+        let step = identity.check_password(&mut self.proofs, from, user, password).await;
+        self.answer(user, "password", step).await
     }
 
     /// Whether some channel's requests wait in such numbers that the client has to slow down.
@@ -70,7 +106,7 @@ impl SshHandler {
         self.channels.values().flatten()
     }
 
-    /// One line on standard error, exit status 1.
+    /// One line on standard error, and the exit status of a command that isn't there.
     fn refuse_command(
         &self,
         channel: ChannelId,
@@ -80,7 +116,7 @@ impl SshHandler {
         self.refused(what);
         session.channel_success(channel)?;
         session.extended_data(channel, 1, format!("{SFTP_ONLY}\r\n").into_bytes())?;
-        session.exit_status_request(channel, 1)?;
+        session.exit_status_request(channel, NO_SUCH_COMMAND)?;
         session.eof(channel)?;
         session.close(channel)
     }
@@ -103,10 +139,27 @@ impl Handler for SshHandler {
     type Error = russh::Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
-        Ok(match self.connection.identity.check_password(user, password).await {
-            Ok(login) => self.accepted(login),
-            Err(refused) => self.rejected(user, refused).await,
-        })
+        Ok(self.password(user, password).await)
+    }
+
+    /// Asks for the password in the way of clients that know no other (RFC 4256): one question, one answer.
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        let Some(mut answers) = response else {
+            return Ok(Auth::Partial {
+                name: Cow::Borrowed(""),
+                instructions: Cow::Borrowed(""),
+                prompts: Cow::Borrowed(&[(Cow::Borrowed("Password: "), false)]),
+            });
+        };
+        let answer = answers.next().unwrap_or_default();
+        // What isn't UTF-8 is no password; its check costs as much as any.
+        let password = String::from_utf8(answer.to_vec()).unwrap_or_default();
+        Ok(self.password(user, &password).await)
     }
 
     /// A key that is only offered changes nothing and counts for nothing.
@@ -117,15 +170,29 @@ impl Handler for SshHandler {
     ) -> Result<Auth, Self::Error> {
         // `ssh-rsa` is RSA with SHA-1.
         let sha1 = *offer.algorithm == Algorithm::Rsa { hash: None };
-        let known = !sha1 && self.connection.identity.knows_key(user, offer.public_key);
-        Ok(if known { Auth::Accept } else { reject() })
+        let wanted = self.connection.identity.wants_key(user, offer.public_key);
+        if wanted && sha1 && !self.connection.legacy {
+            tracing::warn!(peer = %self.connection.log.peer(),
+                "a key was offered with SHA-1 (ssh-rsa) only; legacy_algorithms = true in [ssh] would take it");
+        }
+        Ok(if wanted && (!sha1 || self.connection.legacy) { Auth::Accept } else { reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        Ok(match self.connection.identity.check_key(user, key.public_key) {
-            Ok(login) => self.accepted(login),
-            Err(refused) => self.rejected(user, refused).await,
-        })
+        let from = self.connection.log.peer().ip();
+        let step = self.connection.identity.check_key(&mut self.proofs, from, user, key.public_key);
+        Ok(self.answer(user, "key", step).await)
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        let from = self.connection.log.peer().ip();
+        let (identity, now) = (&self.connection.identity, SystemTime::now());
+        let step = identity.check_certificate(&mut self.proofs, from, user, certificate, now);
+        Ok(self.answer(user, "certificate", step).await)
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
@@ -382,6 +449,14 @@ impl SshHandler {
 /// A refusal after which the client may try each method again; russh by itself takes a method away that has failed.
 fn reject() -> Auth {
     Auth::Reject { proceed_with_methods: Some(login_methods()), partial_success: false }
+}
+
+/// How the SSH protocol calls what is still to be shown.
+fn methods_of(method: Method) -> MethodSet {
+    MethodSet::from(match method {
+        Method::PublicKey => &[MethodKind::PublicKey][..],
+        Method::Password => &[MethodKind::Password, MethodKind::KeyboardInteractive][..],
+    })
 }
 
 fn prohibited() -> ChannelOpenFailure {

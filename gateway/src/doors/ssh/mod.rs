@@ -18,37 +18,41 @@ use std::{
 };
 
 use ipnet::IpNet;
-use russh::{
-    MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex,
-    keys::{Algorithm, EcdsaCurve, HashAlg},
-    mac,
-};
+use russh::{MethodKind, MethodSet, SshId};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
 
-use self::connection::{Connection, Times, Waiting};
-use super::common::{Drain, real_peer};
-use crate::{config, identity::Identity, vfs::FileSystem};
+use self::{
+    algorithms::{Lenience, Offer},
+    connection::{Connection, Times, Waiting},
+    greeting::IDENTIFICATION,
+};
+use super::common::{Drain, announce_door, real_peer};
+use crate::{config, identity::Identity, telemetry::metrics, vfs::FileSystem};
 
+mod algorithms;
 mod budget;
 mod connection;
+mod greeting;
 mod handler;
 mod host_keys;
 mod sftp;
 mod wire;
 
 pub use host_keys::HostKeyError;
+#[cfg(fuzzing)]
+pub(crate) use sftp::fuzz;
 
+/// The door's name in log and metrics.
+const DOOR: &str = "sftp";
 /// Bytes of requests that a client may send ahead. Uploads are refused, so requests are all that comes.
 const WINDOW: u32 = 256 * 1024;
 /// Failed logins with which a connection ends.
 const MAX_LOGIN_FAILURES: usize = 6;
 /// Rejections, keys that were only offered among them, with which a connection ends.
 const MAX_REJECTIONS: usize = 100;
-/// Keeps NAT tables alive. A client that doesn't answer is left to the idle timeout.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// After a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 1024;
@@ -112,11 +116,16 @@ pub async fn serve(
         .map_err(|error| SshDoorError::Internal(error.to_string()))??;
     let host_key_sha256 = host_keys::fingerprint(&keys);
 
+    announce_door(DOOR, &["password", "key", "certificate", "several"]);
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
     let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
     let door = Arc::new(Door {
-        russh: Arc::new(russh_config(keys)),
+        transport: Arc::new(Transport {
+            russh: RusshConfigs::new(config, &keys),
+            legacy: config.legacy_algorithms,
+            lenience: Lenience::default(),
+        }),
         connections: Arc::new(Semaphore::new(limit)),
         limit,
         waiting: Waiting::new(config.max_unauthenticated),
@@ -133,7 +142,7 @@ pub async fn serve(
 }
 
 struct Door {
-    russh: Arc<russh::server::Config>,
+    transport: Arc<Transport>,
     connections: Arc<Semaphore>,
     /// Permits of `connections` when nobody is connected.
     limit: usize,
@@ -144,6 +153,13 @@ struct Door {
     drain: Drain,
     /// Who tells where clients are.
     proxies: RwLock<Arc<[IpNet]>>,
+}
+
+/// What SSH's transport layer is given.
+struct Transport {
+    russh: RusshConfigs,
+    legacy: bool,
+    lenience: Lenience,
 }
 
 impl Door {
@@ -168,6 +184,7 @@ impl Door {
             };
             failing = false;
             let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
+                metrics().turned_away(DOOR, "max_connections");
                 if !std::mem::replace(&mut full, true) {
                     tracing::warn!(%address, %peer, "max_connections is reached, connections are turned away");
                 }
@@ -187,10 +204,16 @@ impl Door {
 
     async fn serve(&self, mut socket: TcpStream, peer: SocketAddr) {
         let Some(peer) = self.client(&mut socket, peer).await else { return };
-        let connection =
-            Connection::new(peer, Arc::clone(&self.fs), Arc::clone(&self.identity), self.drain.clone());
+        let connection = Connection::new(
+            peer,
+            Arc::clone(&self.fs),
+            Arc::clone(&self.identity),
+            self.drain.clone(),
+            self.transport.legacy,
+        );
         let place = self.waiting.enter(&connection);
-        connection::run(Arc::new(connection), Arc::clone(&self.russh), socket, self.times, place).await;
+        let transport = Arc::clone(&self.transport);
+        connection::run(Arc::new(connection), transport, socket, self.times, place).await;
     }
 
     /// Where the client is, behind a load balancer too. `None` where the connection has to end.
@@ -226,9 +249,36 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SshDoorError
     listen().map_err(|error| SshDoorError::Listen { address, error })
 }
 
-fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
+/// russh's settings for what a client may be offered.
+struct RusshConfigs {
+    post_quantum: Arc<russh::server::Config>,
+    sound: Arc<russh::server::Config>,
+    legacy: Arc<russh::server::Config>,
+}
+
+impl RusshConfigs {
+    fn new(config: &config::Ssh, keys: &[russh::keys::PrivateKey]) -> Self {
+        let of = |offer| Arc::new(russh_config(config, keys.to_vec(), offer));
+        Self { post_quantum: of(Offer::PostQuantum), sound: of(Offer::Sound), legacy: of(Offer::Legacy) }
+    }
+
+    fn of(&self, offer: Offer) -> Arc<russh::server::Config> {
+        Arc::clone(match offer {
+            Offer::PostQuantum => &self.post_quantum,
+            Offer::Sound => &self.sound,
+            Offer::Legacy => &self.legacy,
+        })
+    }
+}
+
+fn russh_config(
+    config: &config::Ssh,
+    keys: Vec<russh::keys::PrivateKey>,
+    offer: Offer,
+) -> russh::server::Config {
+    let rekey_bytes = usize::try_from(config.rekey_bytes).unwrap_or(usize::MAX);
     russh::server::Config {
-        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-recgate")),
+        server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         methods: login_methods(),
         // The handler has a delay of its own, from the second failure on.
         auth_rejection_time: Duration::ZERO,
@@ -236,10 +286,16 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
         max_auth_attempts: MAX_REJECTIONS,
         keys,
         window_size: WINDOW,
-        preferred: preferred(),
+        limits: russh::Limits {
+            rekey_write_limit: rekey_bytes,
+            rekey_read_limit: rekey_bytes,
+            rekey_time_limit: config.rekey_interval,
+        },
+        preferred: offer.preferred(),
         // The connection's watch knows what is idle; russh would also cut a slow reader.
         inactivity_timeout: None,
-        keepalive_interval: Some(KEEPALIVE),
+        // A client that doesn't answer is left to the idle timeout.
+        keepalive_interval: Some(config.keep_alive),
         keepalive_max: 0,
         nodelay: true,
         // russh takes all that is queued before it flushes, and its output buffer never shrinks.
@@ -249,40 +305,7 @@ fn russh_config(keys: Vec<russh::keys::PrivateKey>) -> russh::server::Config {
 }
 
 fn login_methods() -> MethodSet {
-    MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..])
-}
-
-/// Nothing with SHA-1, CBC, or encrypt-and-MAC; no compression, recordings don't shrink.
-fn preferred() -> Preferred {
-    Preferred {
-        kex: Cow::Borrowed(&[
-            kex::MLKEM768X25519_SHA256,
-            kex::CURVE25519,
-            kex::CURVE25519_PRE_RFC_8731,
-            kex::DH_G16_SHA512,
-            kex::EXTENSION_SUPPORT_AS_SERVER,
-            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-        ]),
-        // Host keys, and what users' keys may sign with.
-        key: Cow::Borrowed(&[
-            Algorithm::Ed25519,
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-            Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-            Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-            Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-        ]),
-        host_key_certificates: Cow::Borrowed(&[]),
-        cipher: Cow::Borrowed(&[
-            cipher::AES_128_GCM,
-            cipher::AES_256_GCM,
-            cipher::CHACHA20_POLY1305,
-            cipher::AES_256_CTR,
-            cipher::AES_128_CTR,
-        ]),
-        mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM]),
-        compression: Cow::Borrowed(&[compression::NONE]),
-    }
+    MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive][..])
 }
 
 #[cfg(test)]

@@ -215,8 +215,9 @@ impl OpenFile for MemoryFile {
         Ok(())
     }
 
+    /// Known of files that are in memory.
     fn sha256(&self) -> Option<[u8; 32]> {
-        None
+        matches!(self.pace, Pace::Hot).then_some([0xa5; 32])
     }
 }
 
@@ -233,6 +234,10 @@ pub(super) struct TestDoor {
 
 pub(super) fn config() -> config::Ssh {
     config::Ssh {
+        legacy_algorithms: false,
+        keep_alive: Duration::from_secs(60),
+        rekey_bytes: 1 << 30,
+        rekey_interval: Duration::from_secs(3600),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         host_keys: Vec::new(),
         proxy_protocol_from: Vec::new(),

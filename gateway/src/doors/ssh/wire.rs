@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
@@ -56,18 +57,23 @@ impl Link {
     }
 }
 
-/// The socket as russh sees it.
+/// The socket as russh sees it, from after the [greeting](super::greeting) on.
 pub(super) struct Wire<S> {
     socket: S,
+    /// What the greeting has read, which russh reads again.
+    read_before: BytesMut,
+    /// Bytes that russh says and the greeting has said already.
+    said_before: usize,
     link: Arc<Link>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(socket: S, link: Arc<Link>) -> Self {
+    /// `read` is what the greeting has taken from the socket; `said` how many bytes it has sent.
+    pub(super) fn new(socket: S, link: Arc<Link>, read: BytesMut, said: usize) -> Self {
         let cut = Box::pin(link.cut.clone().cancelled_owned());
-        Self { socket, link, cut, pause: None }
+        Self { socket, read_before: read, said_before: said, link, cut, pause: None }
     }
 
     /// russh reads and writes in one task, so the one waker that this future keeps is the right one.
@@ -87,6 +93,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(context)?;
+        if !this.read_before.is_empty() {
+            let len = this.read_before.len().min(buffer.remaining());
+            buffer.put_slice(&this.read_before.split_to(len));
+            return Poll::Ready(Ok(()));
+        }
         // russh reads when its output has left.
         this.link.budget.flushed();
         if this.link.held_back.load(Ordering::Relaxed) || this.pause.is_some() {
@@ -103,6 +114,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check(context)?;
+        if this.said_before > 0 {
+            let len = bytes.len().min(this.said_before);
+            this.said_before -= len;
+            return Poll::Ready(Ok(len));
+        }
         let written = ready!(Pin::new(&mut this.socket).poll_write(context, bytes))?;
         // Keep-alives aren't progress: they go out with nothing in hand.
         if this.link.budget.in_hand().1 > 0 {

@@ -3,37 +3,28 @@
 use std::{future::Future, sync::Arc};
 
 use bytes::BytesMut;
-use russh_sftp::{
-    extensions::{self, LimitsExtension, Statvfs},
-    protocol::{self, OpenFlags, Packet, StatusCode},
-};
+use russh_sftp::protocol::{self, OpenFlags, Packet, StatusCode};
 
 use super::{
     super::budget::Charge,
     Out, Owed, Sftp,
+    extensions::Extended,
     handles::{File, Folder, Handles, MAX_HANDLES, Node},
     listing::{self, MAX_NAMES, Pages},
-    packet::{
-        self, DATA_HEADER, Decoded, EXTENDED, MAX_READ, READ, READDIR, REALPATH, Reader, Request, Undecodable,
-    },
+    packet::{self, DATA_HEADER, Decoded, EXTENDED, MAX_READ, READ, READDIR, REALPATH, Request, Undecodable},
     status::{bad_path, read_only},
 };
 use crate::{
     identity::Account,
+    telemetry::{SftpWork, metrics},
     vfs::{PathError, Refusal, RefusalKind, VPath},
 };
 
 /// A reply, and a line for the client's standard error.
-type Answer = (BytesMut, Option<String>);
+pub(super) type Answer = (BytesMut, Option<String>);
 
 /// Bytes that a reply without content costs.
 const SMALL: usize = 1024;
-/// The longest packet that a client may send, as limits@openssh.com says it.
-const MAX_PACKET: u64 = 256 * 1024;
-/// SSH_FXE_STATVFS_ST_RDONLY of statvfs@openssh.com.
-const READ_ONLY: u64 = 1;
-/// Ids that one users-groups-by-id@openssh.com may ask about.
-const MAX_IDS: usize = 512;
 
 /// Bytes that a request's reply may have at most.
 pub(super) fn cost(request: &Request<'_>) -> usize {
@@ -55,6 +46,7 @@ impl Sftp {
         request: Request<'_>,
         charge: Charge,
     ) -> Vec<Out> {
+        metrics().sftp().count(request.label());
         let now = match request {
             Request::Read { handle, offset, len } => {
                 return self.read(handles, id, handle, offset, len, charge);
@@ -152,6 +144,7 @@ impl Sftp {
                 match self.extended(handles, id, &extended.request, &extended.data) {
                     Extended::Now(reply) => reply,
                     Extended::Statvfs(path) => return self.statvfs(id, path, charge),
+                    Extended::CheckFile(path, wanted) => return self.check_file(id, path, wanted, charge),
                 }
             }
             // READ is taken before, replies aren't decoded.
@@ -185,7 +178,9 @@ impl Sftp {
             return outs(done, charge);
         }
         let (this, file) = (Arc::clone(self), Arc::clone(file));
+        let timer = metrics().sftp().start(SftpWork::Read);
         self.spawn(id, charge, async move {
+            let _timer = timer;
             match file.file.read(offset, want, &mut out).await {
                 Ok(()) => this.finish_read(id, &file, offset, want, out),
                 Err(refusal) => this.refuse(id, "read", &file.path, &refusal),
@@ -248,7 +243,9 @@ impl Sftp {
             ),
             Ok(path) => {
                 let place = Place(Arc::clone(self), false);
+                let timer = metrics().sftp().start(kind.work());
                 self.spawn(id, charge, async move {
+                    let _timer = timer;
                     let mut place = place;
                     match open_node(&place.0, &path, kind).await {
                         Ok(node) => match place.take(node) {
@@ -273,6 +270,7 @@ impl Sftp {
             let this = &owed.0;
             while let Some((id, charge)) = folder.pop() {
                 let answer = async {
+                    let _timer = metrics().sftp().start(SftpWork::Readdir);
                     let answer = match this.account() {
                         Ok(_) => folder.pages.lock().await.next(id).await,
                         Err(refusal) => Err(refusal),
@@ -289,7 +287,9 @@ impl Sftp {
     }
 
     fn stat(self: &Arc<Self>, id: u32, path: VPath, charge: Charge) -> Vec<Out> {
+        let timer = metrics().sftp().start(SftpWork::Stat);
         self.ask(id, "stat", path, charge, move |this, account, path| async move {
+            let _timer = timer;
             Ok(packet::attrs(id, &this.connection.fs.stat(&account, &path).await?))
         })
     }
@@ -308,112 +308,16 @@ impl Sftp {
         })
     }
 
-    /// A file system without free space, read-only, whose names have at most 255 bytes.
-    fn statvfs(self: &Arc<Self>, id: u32, path: VPath, charge: Charge) -> Vec<Out> {
-        self.ask(id, "statvfs", path, charge, move |this, account, path| async move {
-            this.connection.fs.stat(&account, &path).await?;
-            let statvfs = Statvfs {
-                block_size: 4096,
-                fragment_size: 4096,
-                blocks: 0,
-                blocks_free: 0,
-                blocks_avail: 0,
-                inodes: 0,
-                inodes_free: 0,
-                inodes_avail: 0,
-                fs_id: 0,
-                flags: READ_ONLY,
-                name_max: 255,
-            };
-            Ok(packet::extended(id, &statvfs))
-        })
-    }
-
     /// Normalises; the path needn't exist. Nothing leads above the root.
-    fn realpath(&self, id: u32, text: impl AsRef<[u8]>, path: Result<VPath, Refusal>) -> Answer {
+    pub(super) fn realpath(&self, id: u32, text: impl AsRef<[u8]>, path: Result<VPath, Refusal>) -> Answer {
         match path {
             Ok(path) => (packet::path(id, &path.to_string()), None),
             Err(refusal) => self.refuse(id, "realpath", &lossy(text), &refusal),
         }
     }
 
-    fn extended(&self, handles: &Handles, id: u32, name: &str, body: &[u8]) -> Extended {
-        let mut body = Reader(body);
-        let answer = match name {
-            extensions::LIMITS => {
-                let limits = LimitsExtension {
-                    max_packet_len: MAX_PACKET,
-                    max_read_len: MAX_READ as u64,
-                    max_write_len: MAX_READ as u64,
-                    max_open_handles: MAX_HANDLES as u64,
-                };
-                Some((packet::extended(id, &limits), None))
-            }
-            "home-directory" => body.string().map(|_| (packet::path(id, "/"), None)),
-            extensions::EXPAND_PATH => body.string().map(|path| {
-                let path = expand(path);
-                self.realpath(id, path, self.path(path))
-            }),
-            extensions::FSYNC => body.handle().map(|handle| match handles.file(handle) {
-                Some(_) => (packet::status(id, StatusCode::Ok, ""), None),
-                None => (bad_handle(id), None),
-            }),
-            extensions::STATVFS => match body.string().map(|path| (self.path(path), path)) {
-                Some((Ok(path), _)) => return Extended::Statvfs(path),
-                Some((Err(refusal), path)) => Some(self.refuse(id, "statvfs", &lossy(path), &refusal)),
-                None => None,
-            },
-            "fstatvfs@openssh.com" => match body.handle().map(|handle| handles.find(handle)) {
-                Some(Some(Node::File(file))) => return Extended::Statvfs(file.path.clone()),
-                Some(Some(Node::Folder(folder))) => return Extended::Statvfs(folder.path.clone()),
-                Some(None) => Some((bad_handle(id), None)),
-                None => None,
-            },
-            "users-groups-by-id@openssh.com" => {
-                body.string().zip(body.string()).map(|(users, groups)| self.names_by_id(id, users, groups))
-            }
-            "posix-rename@openssh.com" => {
-                body.string().map(|path| self.refuse(id, "rename", &lossy(path), &read_only("renaming")))
-            }
-            extensions::HARDLINK => {
-                body.string().map(|path| self.refuse(id, "link", &lossy(path), &read_only("making a link")))
-            }
-            "lsetstat@openssh.com" => body
-                .string()
-                .map(|path| self.refuse(id, "setstat", &lossy(path), &read_only("changing attributes"))),
-            _ => {
-                Some((packet::status(id, StatusCode::OpUnsupported, "this extension is not supported"), None))
-            }
-        };
-        Extended::Now(answer.unwrap_or_else(|| {
-            (
-                packet::status(
-                    id,
-                    StatusCode::BadMessage,
-                    "the extension's packet is shorter than its fields",
-                ),
-                None,
-            )
-        }))
-    }
-
-    /// Everything belongs to user and group 0, which have the tenant's name.
-    fn names_by_id(&self, id: u32, users: &[u8], groups: &[u8]) -> Answer {
-        if users.len() + groups.len() > 4 * MAX_IDS {
-            let message = format!("at most {MAX_IDS} ids are looked up at once");
-            return (packet::status(id, StatusCode::Failure, &message), None);
-        }
-        let owner = self.owner();
-        let names = |ids: &[u8]| -> Vec<&str> {
-            ids.chunks_exact(4)
-                .map(|id| if id == [0; 4] { owner.get(..32).unwrap_or(&owner) } else { "" })
-                .collect()
-        };
-        (packet::name_lists(id, [&names(users), &names(groups)]), None)
-    }
-
     /// Asks the vfs in a task of its own.
-    fn ask<A, F>(
+    pub(super) fn ask<A, F>(
         self: &Arc<Self>,
         id: u32,
         operation: &'static str,
@@ -444,14 +348,14 @@ impl Sftp {
     }
 
     /// The tenant's name, as `ls -l` shows it.
-    fn owner(&self) -> String {
+    pub(super) fn owner(&self) -> String {
         let login = self.connection.login_name();
         listing::one_word(login.split('/').next().unwrap_or_default())
     }
 
     /// Paths are taken from the root: a session has no working folder.
     #[expect(clippy::unused_self, reason = "reads as the session's own notion of a path")]
-    fn path(&self, text: &[u8]) -> Result<VPath, Refusal> {
+    pub(super) fn path(&self, text: &[u8]) -> Result<VPath, Refusal> {
         VPath::parse(&VPath::root(), text).map_err(bad_path)
     }
 }
@@ -470,11 +374,13 @@ impl Kind {
             Kind::Folder => "opendir",
         }
     }
-}
 
-enum Extended {
-    Now(Answer),
-    Statvfs(VPath),
+    fn work(self) -> SftpWork {
+        match self {
+            Kind::File => SftpWork::Open,
+            Kind::Folder => SftpWork::Opendir,
+        }
+    }
 }
 
 async fn open_node(sftp: &Arc<Sftp>, path: &VPath, kind: Kind) -> Result<Node, Refusal> {
@@ -521,7 +427,7 @@ fn outs((reply, explanation): Answer, charge: Charge) -> Vec<Out> {
     outs
 }
 
-fn bad_handle(id: u32) -> BytesMut {
+pub(super) fn bad_handle(id: u32) -> BytesMut {
     packet::status(id, StatusCode::Failure, "no such handle")
 }
 
@@ -539,19 +445,8 @@ fn clamp(len: u32) -> usize {
     usize::try_from(len).unwrap_or(MAX_READ).min(MAX_READ)
 }
 
-/// `~` and `~user` are the root, as home-directory says.
-fn expand(path: &[u8]) -> &[u8] {
-    match path.split_first() {
-        Some((b'~', rest)) => {
-            let user = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-            rest.split_at_checked(user).map_or(b"/", |(_, rest)| rest)
-        }
-        _ => path,
-    }
-}
-
 /// A path for the log and for people, whatever its bytes.
-fn lossy(path: impl AsRef<[u8]>) -> String {
+pub(super) fn lossy(path: impl AsRef<[u8]>) -> String {
     let path = path.as_ref();
     let path = path.get(..200).unwrap_or(path);
     String::from_utf8_lossy(path).chars().map(|c| if c.is_control() { '?' } else { c }).collect()

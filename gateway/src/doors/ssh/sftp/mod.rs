@@ -43,6 +43,9 @@ use super::{
 use crate::vfs::{Refusal, RefusalKind};
 
 mod dispatch;
+mod extensions;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod handles;
 mod listing;
 mod packet;

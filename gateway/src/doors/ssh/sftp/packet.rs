@@ -17,7 +17,7 @@ use russh_sftp::{
 };
 use serde::Serialize;
 
-use crate::vfs::Attributes;
+use crate::{telemetry::SftpRequest, vfs::Attributes};
 
 /// The longest frame after its length field: a WRITE of 256 KiB and its header.
 pub(crate) const MAX_PACKET: usize = 256 * 1024 + 1024;
@@ -44,6 +44,34 @@ pub(crate) enum Request<'a> {
     MalformedRead,
     /// Any other type, for [`decode`].
     Other { kind: u8, frame: &'a [u8] },
+}
+
+impl Request<'_> {
+    /// What the metrics call it.
+    pub(crate) fn label(&self) -> SftpRequest {
+        let Request::Other { kind, .. } = self else { return SftpRequest::Read };
+        match kind {
+            3 => SftpRequest::Open,
+            4 => SftpRequest::Close,
+            6 => SftpRequest::Write,
+            7 => SftpRequest::Lstat,
+            8 => SftpRequest::Fstat,
+            9 => SftpRequest::Setstat,
+            10 => SftpRequest::Fsetstat,
+            11 => SftpRequest::Opendir,
+            &READDIR => SftpRequest::Readdir,
+            13 => SftpRequest::Remove,
+            14 => SftpRequest::Mkdir,
+            15 => SftpRequest::Rmdir,
+            &REALPATH => SftpRequest::Realpath,
+            17 => SftpRequest::Stat,
+            18 => SftpRequest::Rename,
+            19 => SftpRequest::Readlink,
+            20 => SftpRequest::Symlink,
+            &EXTENDED => SftpRequest::Extended,
+            _ => SftpRequest::Unknown,
+        }
+    }
 }
 
 /// A frame's content.
@@ -143,13 +171,13 @@ pub(crate) fn decode(frame: &[u8]) -> Result<Decoded, Undecodable> {
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         let (value, rest) = self.0.split_first_chunk::<4>()?;
         self.0 = rest;
         Some(u32::from_be_bytes(*value))
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         let (value, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         Some(u64::from_be_bytes(*value))
@@ -189,6 +217,9 @@ pub(crate) fn version() -> BytesMut {
         (extensions::EXPAND_PATH, "1"),
         ("home-directory", "1"),
         ("users-groups-by-id@openssh.com", "1"),
+        // draft-ietf-secsh-filexfer-extensions-00, 3; paramiko's own name for it is the second.
+        ("check-file-name", "sha256"),
+        ("check-file", "sha256"),
         // Refused, with the reason: a client that doesn't see them refuses on its own, without one.
         ("posix-rename@openssh.com", "1"),
         (extensions::HARDLINK, "1"),
@@ -239,6 +270,18 @@ pub(crate) fn path(id: u32, path: &str) -> BytesMut {
 )]
 pub(crate) fn extended<T: Serialize>(id: u32, fields: &T) -> BytesMut {
     encode(ExtendedReply { id, data: ser::to_bytes(fields).expect("numbers").into() })
+}
+
+/// EXTENDED_REPLY of check-file-name and check-file-handle (draft-ietf-secsh-filexfer-extensions-00, 3): the algorithm
+/// as a string, the digest as bare bytes. paramiko asks for `check-file` and wants that word before them.
+pub(crate) fn file_sha256(id: u32, sha256: &[u8; 32], for_paramiko: bool) -> BytesMut {
+    let mut data = Vec::new();
+    if for_paramiko {
+        put_string(&mut data, b"check-file");
+    }
+    put_string(&mut data, b"sha256");
+    data.extend_from_slice(sha256);
+    encode(ExtendedReply { id, data })
 }
 
 /// EXTENDED_REPLY with lists of names, as users-groups-by-id@openssh.com answers: a string for each list that holds
