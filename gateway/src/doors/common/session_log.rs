@@ -89,7 +89,7 @@ impl SessionLog {
     /// Somebody showed who they are, and there was no room for one more.
     pub fn turned_away(&self, login: &str, with: &str, client: &str, reason: &str) {
         tracing::warn!(
-            door = self.door, session = self.number, peer = %self.peer, login, with, client, reason, "session refused"
+            door = self.door, session = self.number, peer = %self.peer, %login, with, client, reason, "session refused"
         );
     }
 

@@ -135,12 +135,16 @@ impl Connection {
         self.pace.get().is_none_or(|pace| pace.try_take(bytes))
     }
 
-    /// Waits for the session's share of the bandwidth. It isn't idle meanwhile.
-    pub(super) async fn paced(&self, bytes: usize) {
-        let Some(pace) = self.pace.get() else { return };
-        let _waiting = Waits::of(&self.paced);
-        pace.take(bytes).await;
-        self.link.touch();
+    /// Gets in line for the session's share of the bandwidth; the future waits for it. The session isn't idle meanwhile.
+    pub(super) fn paced(self: &Arc<Self>, bytes: usize) -> impl Future<Output = ()> + Send + use<> {
+        let waits = Waits::of(self);
+        let share = self.pace.get().map(|pace| pace.line_up(bytes));
+        async move {
+            if let Some(share) = share {
+                share.await;
+            }
+            waits.0.link.touch();
+        }
     }
 
     pub(super) fn file_opened(&self) {
@@ -162,18 +166,18 @@ impl Connection {
 }
 
 /// One that waits; counted until it is dropped.
-struct Waits<'c>(&'c AtomicUsize);
+struct Waits(Arc<Connection>);
 
-impl<'c> Waits<'c> {
-    fn of(count: &'c AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+impl Waits {
+    fn of(connection: &Arc<Connection>) -> Self {
+        connection.paced.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connection))
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for Waits {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.paced.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -132,6 +132,27 @@ async fn nobody_overtakes_whoever_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sessions_reads_come_in_the_order_in_which_they_lined_up() {
+    let limits = only(rate(MIB));
+    let permit = start(&limits, 1);
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let reads: Vec<_> = (0..20).map(|number| (number, permit.pace().line_up(100 * 1024))).collect();
+    let mut tasks = JoinSet::new();
+    for (number, read) in reads.into_iter().rev() {
+        let done = Arc::clone(&done);
+        tasks.spawn(async move {
+            read.await;
+            done.lock().unwrap().push(number);
+        });
+    }
+    tasks.join_all().await;
+    // The first found its credit there, and ends when it is asked.
+    let done = done.lock().unwrap().clone();
+    let waited: Vec<_> = done.into_iter().filter(|number| *number > 0).collect();
+    assert_eq!(waited, (1..20).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_is_given_up_goes_to_the_next() {
     let limits = only(rate(64 * KIB));
     let permits: Vec<_> = (0..3).map(|_| start(&limits, 1)).collect();

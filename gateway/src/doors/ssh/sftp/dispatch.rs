@@ -199,8 +199,9 @@ impl Sftp {
         charge: Charge,
     ) -> Vec<Out> {
         let this = Arc::clone(self);
+        let share = self.connection.paced(want);
         self.spawn(id, charge, async move {
-            this.connection.paced(want).await;
+            share.await;
             let mut out = packet::begin_data(id, want);
             match file.file.read(offset, want, &mut out).await {
                 Ok(()) => this.finish_read(id, &file, offset, want, out),
