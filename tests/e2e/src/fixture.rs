@@ -149,6 +149,8 @@ impl Fixture {
             writeln!(text, "plugin_dirs = [{}]", quoted(&test_plugins())).unwrap();
         }
         text.push_str("[log]\nfilter = \"info,recgate=debug\"\n[ssh]\nlisten = [\"127.0.0.1:0\"]\n");
+        // Tests that show something else don't wait for the answers to failed logins.
+        text.push_str("[throttle]\ndelay_at_most = \"50ms\"\n");
         for tenant in &self.tenants {
             let wazo = &self.wazo[tenant.name];
             let hash = password_hash(&password(tenant.name));
