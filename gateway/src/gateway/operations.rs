@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, PoisonError},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ use crate::{
 impl Operations for Shared {
     async fn status(&self) -> Status {
         let mut tenants = Vec::new();
+        let entrance = self.identity.entrance();
+        let connections = entrance.admission().status();
         for (tenant, sources) in self.sources_now() {
             let counts = self.data.catalog.counts(tenant.id).await.unwrap_or_default();
             let mut reports = Vec::new();
@@ -48,7 +51,6 @@ impl Operations for Shared {
             });
         }
         tenants.sort_by_key(|tenant| tenant.id);
-        let (connections, sessions) = self.door.connections();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -66,7 +68,8 @@ impl Operations for Shared {
                 })
                 .collect(),
             metrics: self.metrics.map(|address| address.to_string()),
-            sessions: SessionCounts { connections, sessions },
+            sessions: SessionCounts::new(&connections, entrance.admission().caps()),
+            throttle: entrance.throttle().status(Instant::now()).into(),
             tenants,
             journals: vec![
                 head(Chain::Governance, self.data.journal.head()),

@@ -34,6 +34,7 @@ Environment:
 const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
+    machine::Need::program("ssh-keyscan", "openssh-client"),
     machine::Need::program("scp", "openssh-client"),
     machine::Need::program("lftp", "lftp"),
     machine::Need::program("sshfs", "sshfs"),
@@ -46,7 +47,6 @@ const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("filezilla", "filezilla"),
     machine::Need::program("Xvfb", "xvfb"),
     machine::Need::program("xdotool", "xdotool"),
-    machine::Need::program("xdpyinfo", "x11-utils"),
     machine::Need::program("import", "imagemagick"),
     machine::Need::python("ensurepip", "python3-venv"),
     FUZZ_NEED,

@@ -22,8 +22,12 @@ use super::{
     wire::{Link, Wire},
 };
 use crate::{
+    config,
     doors::common::{Drain, SessionLog},
-    identity::{Account, Identity, Login, LoginEnded, Pace, SessionPermit, TooManySessions},
+    identity::{
+        Account, Identity, Login, LoginEnded, Pace, SessionPermit, TooManySessions, admission::Full,
+        entrance::Admitted,
+    },
     telemetry::metrics,
     vfs::FileSystem,
 };
@@ -34,6 +38,7 @@ const SOCKET_BUFFER: usize = 16 * 1024;
 const RECENTLY: Duration = Duration::from_secs(5);
 /// How often a stopping gateway looks whether a transfer has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
+const TOO_MANY_CONNECTIONS: &str = "this tenant has too many connections at this time";
 /// How long a client that was told to go may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -62,6 +67,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(
         peer: SocketAddr,
+        cut: CancellationToken,
         fs: Arc<dyn FileSystem>,
         identity: Arc<Identity>,
         drain: Drain,
@@ -72,7 +78,7 @@ impl Connection {
             fs,
             identity,
             drain,
-            link: Arc::new(Link::new()),
+            link: Arc::new(Link::new(cut)),
             legacy,
             handle: OnceLock::new(),
             login: OnceLock::new(),
@@ -182,13 +188,19 @@ pub(super) struct Times {
     pub(super) idle: Duration,
 }
 
+impl From<&config::Limits> for Times {
+    fn from(limits: &config::Limits) -> Self {
+        Self { login_grace: limits.login_grace, idle: limits.idle_timeout }
+    }
+}
+
 /// Runs a connection to its end.
 pub(super) async fn run(
     connection: Arc<Connection>,
     transport: Arc<Transport>,
     socket: TcpStream,
     times: Times,
-    place: WaitingPlace,
+    place: Admitted,
 ) {
     let reason = watch(&connection, &transport, socket, times, place).await;
     connection.link.cut.cancel();
@@ -201,14 +213,14 @@ async fn watch(
     transport: &Transport,
     mut socket: TcpStream,
     times: Times,
-    place: WaitingPlace,
+    mut place: Admitted,
 ) -> String {
     let mut deadline = pin!(tokio::time::sleep(times.login_grace));
     let greeting = tokio::select! {
         greeting = greet(&mut socket) => greeting,
         () = &mut deadline => return "no login in time".to_owned(),
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     };
     let Greeting { identification, read } = match greeting {
         Ok(greeting) => greeting,
@@ -226,7 +238,7 @@ async fn watch(
         started = start => started,
         () = &mut deadline => return "no login in time".to_owned(),
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     };
     let mut session = match started {
         Ok(session) => pin!(session),
@@ -243,22 +255,32 @@ async fn watch(
             return "no login in time".to_owned();
         }
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     }
-    drop(place);
 
     let Some(login) = connection.login.get() else { return "no login".to_owned() };
-    let (disconnect, why) = tokio::select! {
-        ended = &mut session => return ending(ended),
-        () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
-        () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
-        () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
-        () = connection.link.cut.cancelled() => return "cut".to_owned(),
+    let full = login.account().ok().and_then(|account| place.log_in(account.tenant).err());
+    let (disconnect, why) = match full {
+        Some(Full::PushedOut) => return closed_for(Full::PushedOut),
+        Some(_) => (Disconnect::TooManyConnections, TOO_MANY_CONNECTIONS),
+        None => tokio::select! {
+            ended = &mut session => return ending(ended),
+            () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
+            () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
+            () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
+            () = connection.link.cut.cancelled() => return "cut".to_owned(),
+        },
     };
     connection.disconnect(disconnect, why).await;
     // russh waits for the client to close; `cut` then takes what is left.
     let _ = tokio::time::timeout(FAREWELL, session).await;
-    why.to_owned()
+    full.map_or_else(|| why.to_owned(), closed_for)
+}
+
+/// A cap cost the connection its life.
+fn closed_for(full: Full) -> String {
+    metrics().turned_away(super::DOOR, full.label());
+    full.to_string()
 }
 
 /// Why a session ended. Where the client was offered nothing that it knows, says what would help.
@@ -323,51 +345,5 @@ async fn drained(connection: &Connection) {
     tokio::select! {
         () = transfers => {}
         () = connection.drain.cut() => {}
-    }
-}
-
-/// The connections that haven't logged in yet. When there are too many, the oldest goes: idle ones that hold places
-/// lose them, while a client that logs in takes its place for a moment only.
-#[derive(Clone)]
-pub(super) struct Waiting {
-    places: Arc<Mutex<std::collections::VecDeque<(u64, CancellationToken)>>>,
-    limit: usize,
-}
-
-impl Waiting {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { places: Arc::default(), limit }
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Takes a place, in the order of the connections' arrival.
-    pub(super) fn enter(&self, connection: &Connection) -> WaitingPlace {
-        let number = connection.log.number();
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        while places.len() >= self.limit.max(1) {
-            if let Some((_, oldest)) = places.pop_front() {
-                metrics().turned_away(super::DOOR, "max_unauthenticated");
-                oldest.cancel();
-            }
-        }
-        places.push_back((number, connection.link.cut.clone()));
-        WaitingPlace { waiting: self.clone(), number }
-    }
-}
-
-/// A place among those that wait; dropped at the login.
-pub(super) struct WaitingPlace {
-    waiting: Waiting,
-    number: u64,
-}
-
-impl Drop for WaitingPlace {
-    fn drop(&mut self) {
-        let mut places = self.waiting.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|(number, _)| *number != self.number);
     }
 }

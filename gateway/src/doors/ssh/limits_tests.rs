@@ -10,8 +10,10 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::testing::{Memory, Pace, TestDoor, byte_at, config, deadline, read_body, string};
-use crate::config::{Quota, Ssh};
+use super::testing::{
+    Memory, Pace, TestDoor, byte_at, config, deadline, limits, read_body, string, throttle,
+};
+use crate::config::{Limits, Quota};
 
 fn bandwidth(bytes: u64) -> Quota {
     Quota { bandwidth: NonZeroU64::new(bytes), max_sessions: None }
@@ -25,8 +27,9 @@ fn data((kind, answer): (u8, Vec<u8>)) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_kept_waiting_is_not_idle() {
-    let config = Ssh { idle_timeout: Duration::from_secs(1), ..config() };
-    let mut door = TestDoor::open_with(Memory::new(&[("/a.wav", 1 << 20, Pace::Hot)]), config).await;
+    let limits = Limits { idle_timeout: Duration::from_secs(1), ..limits() };
+    let memory = Memory::new(&[("/a.wav", 1 << 20, Pace::Hot)]);
+    let mut door = TestDoor::open_limited(memory, config(), limits, throttle()).await;
     door.limit(bandwidth(64 << 10));
     let mut raw = door.raw().await;
     let file = raw.open(3, "/a.wav").await;

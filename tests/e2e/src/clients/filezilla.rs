@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DEADLINE, Login, putty::putty_key};
+use super::{DEADLINE, Login};
 use crate::{
     command::{Finished, run, wait_for},
     gateway::artefacts,
@@ -22,7 +22,7 @@ const BESIDE_THE_LIST: [&str; 2] = ["1245", "650"];
 /// The second row of the remote list: the first is `..`.
 const SECOND_ROW: [&str; 2] = ["700", "525"];
 
-/// What happens to a file that is there already, as the setting "File exists (download)" numbers it.
+/// What happens to a file that is there already, as FileZilla numbers it.
 #[derive(Debug, Clone, Copy)]
 pub enum Existing {
     /// It is written anew.
@@ -89,11 +89,11 @@ impl Login {
 <Setting name="Logging file">{log}</Setting><Setting name="Logging show detailed logs">1</Setting>
 <Setting name="Language Code">C</Setting><Setting name="Window position and size">0 0 0 1280 900</Setting>
 <Setting name="Reconnect delay">1</Setting><Setting name="Reconnect count">5</Setting>
-<Setting name="File exists (download)">{existing}</Setting>"#
+<Setting name="File exists action download">{existing}</Setting>"#
         );
         let secret = match &self.key {
             Some(key) => {
-                format!("<Logontype>5</Logontype><Keyfile>{}</Keyfile>", putty_key(key).display())
+                format!("<Logontype>5</Logontype><Keyfile>{}</Keyfile>", self.putty_key(key).display())
             }
             None => format!("<Logontype>1</Logontype><Pass>{}</Pass>", self.password),
         };

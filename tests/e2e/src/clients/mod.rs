@@ -93,8 +93,10 @@ impl Login {
             scan.args(["-T", "20", "-p"]).arg(self.gateway_port.to_string()).arg("127.0.0.1");
             let scanned = run(&mut scan, b"", DEADLINE).success();
             let lines = scanned.stdout.lines().filter(|line| !line.starts_with('#'));
-            let keys: Vec<&str> = lines.map(|line| line.split_once(' ').unwrap().1).collect();
+            let mut keys: Vec<&str> = lines.map(|line| line.split_once(' ').unwrap().1).collect();
             assert!(!keys.is_empty(), "{scanned}");
+            // As in a file that OpenSSH began: curl insists on the kind that it finds first.
+            keys.sort_by_key(|key| !key.starts_with("ssh-ed25519"));
             fs::write(&kept, keys.join("\n")).unwrap();
         }
         fs::read_to_string(&kept).unwrap().lines().map(str::to_owned).collect()

@@ -30,7 +30,7 @@ impl Login {
         self.settle(&mut command);
         command.args(["-batch", "-noagent", "-P"]).arg(self.port.to_string()).args(["-l", &self.user]);
         match &self.key {
-            Some(key) => command.arg("-i").arg(putty_key(key)),
+            Some(key) => command.arg("-i").arg(self.putty_key(key)),
             None => command.args(["-pw", &self.password]),
         };
         command
@@ -45,6 +45,8 @@ impl Login {
         if known.contains(&wanted) {
             return;
         }
+        // Without it PuTTY would look for the home of the machine's user.
+        fs::create_dir_all(cache.parent().unwrap()).unwrap();
         if !known.contains(&direct) {
             let mut ask = Command::new("psftp");
             self.settle(&mut ask);
@@ -62,15 +64,16 @@ impl Login {
             fs::write(&cache, format!("{known}{line}\n")).unwrap();
         }
     }
-}
 
-/// A private key in PuTTY's form, beside the one in OpenSSH's.
-pub(super) fn putty_key(key: &Path) -> PathBuf {
-    let converted = key.with_extension("ppk");
-    if !converted.exists() {
-        let mut convert = Command::new("puttygen");
-        convert.arg(key).args(["-O", "private", "-o"]).arg(&converted);
-        run(&mut convert, b"", DEADLINE).success();
+    /// A private key in PuTTY's form, beside the one in OpenSSH's.
+    pub(super) fn putty_key(&self, key: &Path) -> PathBuf {
+        let converted = key.with_extension("ppk");
+        if !converted.exists() {
+            let mut convert = Command::new("puttygen");
+            self.settle(&mut convert);
+            convert.arg(key).args(["-O", "private", "-o"]).arg(&converted);
+            run(&mut convert, b"", DEADLINE).success();
+        }
+        converted
     }
-    converted
 }

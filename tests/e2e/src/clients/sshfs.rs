@@ -27,10 +27,9 @@ impl Login {
         self.settle(&mut command);
         // In the foreground: it can be waited for.
         command.args(["-f", "-F", "/dev/null", "-p"]).arg(self.port.to_string());
-        let (flags, values): (Vec<_>, Vec<_>) =
-            self.ssh_options().into_iter().partition(|option| option == "-o");
-        for (flag, value) in flags.iter().zip(&values) {
-            command.args([flag, value]);
+        // The user stands before the host.
+        for option in self.ssh_options().iter().filter(|it| *it != "-o" && !it.starts_with("User=")) {
+            command.args(["-o", option]);
         }
         for option in options {
             command.args(["-o", option]);

@@ -82,7 +82,7 @@ pub fn prepare(bench: &Bench, sources: &[Synthetic]) -> Fixture {
         // Nothing is scanned again while it is measured.
         .replace("scan_interval = \"500ms\"", "scan_interval = \"1h\"")
         .replace("info,recgate=debug", "info")
-        .replace("[ssh]\n", "[ssh]\nmax_unauthenticated = 2000\nmax_connections = 2000\n")
+        .replace("[ssh]\n", "[limits]\nmax_unauthenticated = 2000\nmax_connections = 2000\n[ssh]\n")
         .replacen("role = \"downloader\"", &key, 1);
     fixture.write_config(&config);
     fixture
