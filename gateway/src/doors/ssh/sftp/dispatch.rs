@@ -209,10 +209,14 @@ impl Sftp {
         self.spawn_in_turn(id, charge, file.join_line(), async move {
             share.await;
             let mut out = packet::begin_data(id, want);
-            match file.file.read(offset, want, &mut out).await {
-                Ok(()) => this.finish_read(id, &file, offset, want, out),
-                Err(refusal) => this.refuse(id, "read", &file.path, &refusal),
+            if !file.file.read_now(offset, want, &mut out) {
+                // The wait for the share isn't storage's.
+                let _timer = metrics().sftp().start(SftpWork::Read);
+                if let Err(refusal) = file.file.read(offset, want, &mut out).await {
+                    return this.refuse(id, "read", &file.path, &refusal);
+                }
             }
+            this.finish_read(id, &file, offset, want, out)
         });
         Vec::new()
     }
