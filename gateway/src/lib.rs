@@ -9,6 +9,8 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod doors;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod governance;
 pub mod identity;

@@ -139,6 +139,7 @@ impl World {
             name_form: NameForm::Long,
             user_ca_keys: Vec::new(),
             revoked_keys: Vec::new(),
+            quota: crate::config::Quota::default(),
             users: Vec::new(),
             sources: vec![source],
         };

@@ -21,6 +21,10 @@ pub(super) enum Privacy {
 
 /// Reads a text file of at most `most` bytes.
 pub(super) fn read(path: &Path, most: u64, privacy: Privacy) -> Result<String, Mistake> {
+    // A fuzzer invents paths, and some (pipes, devices) mustn't even be opened: its files hold their own names.
+    if cfg!(fuzzing) {
+        return Ok(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    }
     let shown = path.display();
     let unreadable = |error: std::io::Error| {
         let remedy = match error.kind() {

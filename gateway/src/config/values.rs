@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
     time::Duration,
 };
 
@@ -67,6 +68,23 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, Mistake> {
         ));
     }
     Ok(value)
+}
+
+/// A number of bytes a second: a size, and `/s`.
+pub(super) fn bandwidth(text: &str, least: u64, most: u64) -> Result<NonZeroU64, Mistake> {
+    let size = text.trim_end().strip_suffix("/s").map(|text| size(text.trim_end(), 0, u64::MAX));
+    let Some(Ok(bytes)) = size else {
+        return Err(Mistake::new(
+            format!("\"{}\" is no bandwidth", shortened(text)),
+            "Write a size a second, in B, KiB, MiB, GiB or TiB, for example \"20MiB/s\".",
+        ));
+    };
+    NonZeroU64::new(bytes).filter(|bytes| (least..=most).contains(&bytes.get())).ok_or_else(|| {
+        Mistake::new(
+            format!("{} is out of range", shortened(text)),
+            format!("Write a bandwidth from {}/s to {}/s.", spelled_size(least), spelled_size(most)),
+        )
+    })
 }
 
 /// The name of a tenant, a user or a source: what a login and a path can carry without quoting.

@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, PoisonError},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ use crate::{
 impl Operations for Shared {
     async fn status(&self) -> Status {
         let mut tenants = Vec::new();
+        let entrance = self.identity.entrance();
+        let connections = entrance.admission().status();
         for (tenant, sources) in self.sources_now() {
             let counts = self.data.catalog.counts(tenant.id).await.unwrap_or_default();
             let mut reports = Vec::new();
@@ -31,9 +34,12 @@ impl Operations for Shared {
                 let row = self.data.catalog.source(tenant.id, source.id).await.unwrap_or_default();
                 reports.push(report(&source, &slot, &progress, row.watermark_ms));
             }
+            let (sessions, max_sessions) = self.identity.sessions(tenant.id);
             tenants.push(TenantStatus {
                 id: tenant.id,
                 name: tenant.name.clone(),
+                sessions: count(sessions),
+                max_sessions: max_sessions.map(count),
                 recordings: RecordingCounts {
                     learned: counts.learned,
                     published: counts.published,
@@ -45,7 +51,6 @@ impl Operations for Shared {
             });
         }
         tenants.sort_by_key(|tenant| tenant.id);
-        let (connections, sessions) = self.door.connections();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -63,7 +68,8 @@ impl Operations for Shared {
                 })
                 .collect(),
             metrics: self.metrics.map(|address| address.to_string()),
-            sessions: SessionCounts { connections, sessions },
+            sessions: SessionCounts::new(&connections, entrance.admission().caps()),
+            throttle: entrance.throttle().status(Instant::now()).into(),
             tenants,
             journals: vec![
                 head(Chain::Governance, self.data.journal.head()),
@@ -94,6 +100,10 @@ impl Shared {
 
 /// A source with where its instance is and how its scans go.
 pub(super) type SourceNow = (Source, Arc<Slot>, Progress);
+
+fn count(sessions: usize) -> u64 {
+    u64::try_from(sessions).unwrap_or(u64::MAX)
+}
 
 fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) -> SourceReport {
     let status = slot.instance().map(|instance| instance.status()).unwrap_or_default();

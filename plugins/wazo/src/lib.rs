@@ -11,6 +11,8 @@
 mod cdr;
 mod facts;
 mod folder;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod media;
 mod names;
 mod report;

@@ -1,7 +1,8 @@
-//! What is done to the workspace: `cargo xtask demo | test | bench`.
+//! What is done to the workspace: `cargo xtask demo | test | bench | fuzz`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 
+mod fuzz;
 mod machine;
 mod python;
 
@@ -18,8 +19,11 @@ Usage: cargo xtask COMMAND
 
 Commands:
   demo [ARG…]   Build the release, then run `recgate demo ARG…`: two tenants with recordings, served over SFTP
-  test [ARG…]   Install what the tests need, build the release, run every test (ARG… goes to `cargo test`)
-  bench [ARG…]  Measure the SFTP door beside OpenSSH's (--pairs N, --size MIB)
+  test [ARG…]   Install what the tests need, build the release, run every test and a little of each fuzz target.
+                With ARG…, which goes to `cargo test`, no fuzz target
+  bench [ARG…]  Measure the SFTP door beside other servers (--help says more)
+  fuzz SECONDS [TARGET]
+                Run each fuzz target (or one) so long, from where it left off; see tests/fuzz/README.md
 
 Environment:
   RECGATE_BIN           Drive this executable in tests and benchmarks; its folder holds its plugins. It isn't built then
@@ -45,16 +49,24 @@ const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("xdotool", "xdotool"),
     machine::Need::program("import", "imagemagick"),
     machine::Need::python("ensurepip", "python3-venv"),
+    FUZZ_NEED,
     machine::Need::folder("/usr/share/asterisk/sounds/en_US_f_Allison", "asterisk-core-sounds-en-wav"),
     machine::Need::folder("/usr/share/asterisk/moh", "asterisk-moh-opsound-wav"),
 ];
+
+/// Compiles libFuzzer.
+const FUZZ_NEED: machine::Need = machine::Need::program("c++", "g++");
 
 /// What the benchmark runs besides Rust.
 const BENCH_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
     machine::Need::program("sshd", "openssh-server"),
+    machine::Need::program("proftpd", "proftpd-core"),
+    machine::Need::file("/usr/lib/proftpd/mod_sftp.so", "proftpd-mod-crypto"),
     machine::Need::program("taskset", "util-linux"),
+    machine::Need::program("setpriv", "util-linux"),
+    machine::Need::python("ensurepip", "python3-venv"),
 ];
 
 fn main() -> ExitCode {
@@ -65,6 +77,7 @@ fn main() -> ExitCode {
         Some("demo") => demo(&rest),
         Some("test") => test(&rest),
         Some("bench") => bench(&rest),
+        Some("fuzz") => fuzz(&rest),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             Ok(ExitCode::SUCCESS)
@@ -97,16 +110,31 @@ fn test(args: &[OsString]) -> Result<ExitCode, String> {
     test.args(["test", "--workspace"]).args(args);
     test.env("RECGATE_BIN", recgate).env("RECGATE_TEST_PLUGINS", plugins).env("RECGATE_PYTHON", python);
     run(&mut test)?;
+    if args.is_empty() {
+        fuzz::run(cargo(), root(), &target_folder(), None, &fuzz::Length::Smoke)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fuzz(args: &[OsString]) -> Result<ExitCode, String> {
+    machine::provide(&[FUZZ_NEED])?;
+    let text = |at: usize| args.get(at).and_then(|arg| arg.to_str());
+    let seconds =
+        text(0).and_then(|seconds| seconds.parse().ok()).ok_or("how many seconds for each target?")?;
+    fuzz::run(cargo(), root(), &target_folder(), text(1), &fuzz::Length::Seconds(seconds))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn bench(args: &[OsString]) -> Result<ExitCode, String> {
     machine::provide(BENCH_NEEDS)?;
     let recgate = release()?;
-    // It only starts the programs that are measured: its own speed doesn't matter.
+    let plugins = test_plugins()?;
+    let python = python()?;
+    // It starts the programs that are measured and is at most a client of theirs: its own speed hardly matters.
     let mut bench = cargo();
     bench.args(["run", "--quiet", "--package", "recgate-e2e", "--bin", "bench", "--"]);
-    run(bench.args(args).env("RECGATE_BIN", recgate))?;
+    bench.env("RECGATE_BIN", recgate).env("RECGATE_TEST_PLUGINS", plugins).env("RECGATE_PYTHON", python);
+    run(bench.args(args))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -86,6 +86,13 @@ impl SessionLog {
         tracing::info!(door = self.door, session = self.number, peer = %self.peer, %login, with, client, "session opened");
     }
 
+    /// Somebody showed who they are, and there was no room for one more.
+    pub fn turned_away(&self, login: &str, with: &str, client: &str, reason: &str) {
+        tracing::warn!(
+            door = self.door, session = self.number, peer = %self.peer, %login, with, client, reason, "session refused"
+        );
+    }
+
     /// A login by a method failed. `login` is what was typed.
     pub fn login_failed(&self, login: &str, method: &'static str, refused: &LoginRefused) {
         metrics().login(self.door, method, refused.label());

@@ -1,11 +1,6 @@
 //! russh's callbacks: logging in, and what a channel may ask for. None of them waits but for a password's check.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
 
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty,
@@ -16,8 +11,6 @@ use russh::{
 use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, login_methods, sftp::Sftp};
 use crate::identity::{Login, LoginRefused, Method, Proofs, Step};
 
-/// Waited before the answer to a failed login.
-const PENALTY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// Channels that a connection may have at once, as many as OpenSSH allows.
 const CHANNELS: usize = 10;
 /// Channels that a connection may open in its life; russh keeps a little of each that we close first.
@@ -79,7 +72,8 @@ impl SshHandler {
         }
         self.failures += 1;
         // The probe that clients begin with (`none`) and keys that are only offered don't come here.
-        tokio::time::sleep(PENALTY).await;
+        let entrance = self.connection.identity.entrance();
+        tokio::time::sleep(entrance.login_failed(self.connection.log.peer().ip(), refused)).await;
         if self.failures >= MAX_LOGIN_FAILURES {
             self.connection
                 .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")
@@ -198,7 +192,9 @@ impl Handler for SshHandler {
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         let login = self.login.take().ok_or(russh::Error::NotAuthenticated)?;
         let client: String = String::from_utf8_lossy(session.remote_sshid()).chars().take(100).collect();
-        self.connection.log_in(login, &client);
+        if let Err(refused) = self.connection.log_in(login, &client) {
+            session.disconnect(Disconnect::TooManyConnections, &refused.to_string(), "en")?;
+        }
         Ok(())
     }
 

@@ -169,6 +169,9 @@ impl Sftp {
         if want == 0 {
             return outs((packet::status(id, StatusCode::Eof, "end of file"), None), charge);
         }
+        if !self.connection.may_send(want) {
+            return self.read_paced(id, Arc::clone(file), offset, want, charge);
+        }
         let mut out = packet::begin_data(id, want);
         if file.file.read_now(offset, want, &mut out) {
             let done = self.finish_read(id, file, offset, want, out);
@@ -178,6 +181,28 @@ impl Sftp {
         let timer = metrics().sftp().start(SftpWork::Read);
         self.spawn(id, charge, async move {
             let _timer = timer;
+            match file.file.read(offset, want, &mut out).await {
+                Ok(()) => this.finish_read(id, &file, offset, want, out),
+                Err(refusal) => this.refuse(id, "read", &file.path, &refusal),
+            }
+        });
+        Vec::new()
+    }
+
+    /// A read that waits for its share of the bandwidth. Nothing is read or allocated before.
+    fn read_paced(
+        self: &Arc<Self>,
+        id: u32,
+        file: Arc<File>,
+        offset: u64,
+        want: usize,
+        charge: Charge,
+    ) -> Vec<Out> {
+        let this = Arc::clone(self);
+        let share = self.connection.paced(want);
+        self.spawn(id, charge, async move {
+            share.await;
+            let mut out = packet::begin_data(id, want);
             match file.file.read(offset, want, &mut out).await {
                 Ok(()) => this.finish_read(id, &file, offset, want, out),
                 Err(refusal) => this.refuse(id, "read", &file.path, &refusal),

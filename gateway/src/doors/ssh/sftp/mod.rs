@@ -44,6 +44,8 @@ use crate::vfs::{Refusal, RefusalKind};
 
 mod dispatch;
 mod extensions;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod handles;
 mod listing;
 mod packet;
