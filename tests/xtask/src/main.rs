@@ -48,6 +48,8 @@ const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("Xvfb", "xvfb"),
     machine::Need::program("xdotool", "xdotool"),
     machine::Need::program("import", "imagemagick"),
+    machine::Need::program("taskset", "util-linux"),
+    machine::Need::program("setpriv", "util-linux"),
     machine::Need::python("ensurepip", "python3-venv"),
     FUZZ_NEED,
     machine::Need::folder("/usr/share/asterisk/sounds/en_US_f_Allison", "asterisk-core-sounds-en-wav"),
@@ -62,11 +64,15 @@ const BENCH_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
     machine::Need::program("sshd", "openssh-server"),
-    machine::Need::program("proftpd", "proftpd-core"),
-    machine::Need::file("/usr/lib/proftpd/mod_sftp.so", "proftpd-mod-crypto"),
     machine::Need::program("taskset", "util-linux"),
     machine::Need::program("setpriv", "util-linux"),
     machine::Need::python("ensurepip", "python3-venv"),
+];
+
+/// One of the servers that recgate is measured beside.
+const PROFTPD_NEEDS: &[machine::Need] = &[
+    machine::Need::program("proftpd", "proftpd-core"),
+    machine::Need::file("/usr/lib/proftpd/mod_sftp.so", "proftpd-mod-crypto"),
 ];
 
 fn main() -> ExitCode {
@@ -127,6 +133,10 @@ fn fuzz(args: &[OsString]) -> Result<ExitCode, String> {
 
 fn bench(args: &[OsString]) -> Result<ExitCode, String> {
     machine::provide(BENCH_NEEDS)?;
+    let without = args.windows(2).filter(|pair| matches!(pair, [option, _] if option == "--without"));
+    if !without.flatten().any(|names| names.to_string_lossy().split(',').any(|name| name == "proftpd")) {
+        machine::provide(PROFTPD_NEEDS)?;
+    }
     let recgate = release()?;
     let plugins = test_plugins()?;
     let python = python()?;

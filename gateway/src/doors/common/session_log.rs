@@ -11,10 +11,13 @@ use std::{
 };
 
 use crate::{
-    identity::LoginRefused,
+    identity::{LoginRefused, TooManySessions},
     telemetry::{OpenConnection, OpenSession, metrics},
     vfs::{Refusal, RefusalKind, VPath},
 };
+
+/// How the metrics call a login for which there was no room.
+const TOO_MANY_SESSIONS: &str = "too_many_sessions";
 
 /// A session's identity in the log, and its totals.
 #[derive(Debug)]
@@ -86,8 +89,17 @@ impl SessionLog {
         tracing::info!(door = self.door, session = self.number, peer = %self.peer, %login, with, client, "session opened");
     }
 
-    /// Somebody showed who they are, and there was no room for one more.
-    pub fn turned_away(&self, login: &str, with: &str, client: &str, reason: &str) {
+    /// Somebody showed by a method who they are, and there was no room for one more session.
+    pub fn turned_away(
+        &self,
+        login: &str,
+        method: &'static str,
+        with: &str,
+        client: &str,
+        refused: &TooManySessions,
+    ) {
+        metrics().login(self.door, method, TOO_MANY_SESSIONS);
+        let reason = refused.to_string();
         tracing::warn!(
             door = self.door, session = self.number, peer = %self.peer, %login, with, client, reason, "session refused"
         );
@@ -208,6 +220,7 @@ pub fn announce_door(door: &'static str, methods: &[&'static str]) {
         RefusalKind::Internal,
     ];
     let mut results = vec!["ok"];
+    results.push(TOO_MANY_SESSIONS);
     results.extend(LoginRefused::LABELS);
     metrics().open_door(door, methods, &results, &KINDS.map(kind_label));
 }

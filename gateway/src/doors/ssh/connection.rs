@@ -117,7 +117,7 @@ impl Connection {
     /// Counts the session.
     fn enter(&self, login: &Login, client: &str) -> Result<(), TooManySessions> {
         let permit = self.identity.start_session(login).inspect_err(|refused| {
-            self.log.turned_away(login.name(), &login.credential(), client, &refused.to_string());
+            self.log.turned_away(login.name(), login.method(), &login.credential(), client, refused);
         })?;
         let _ = self.pace.set(permit.pace().clone());
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);

@@ -32,6 +32,8 @@ pub(super) struct SshHandler {
     proofs: Proofs,
     login: Option<Login>,
     failures: usize,
+    /// How the client shows passwords, once it has.
+    password_by: Option<MethodKind>,
     /// `None` until the subsystem is asked for.
     channels: HashMap<ChannelId, Option<Arc<Sftp>>>,
     opened: usize,
@@ -44,6 +46,7 @@ impl SshHandler {
             proofs: Proofs::default(),
             login: None,
             failures: 0,
+            password_by: None,
             channels: HashMap::new(),
             opened: 0,
         }
@@ -66,9 +69,9 @@ impl SshHandler {
     /// Every failure looks the same to the client.
     async fn rejected(&mut self, login: &str, method: &'static str, refused: &LoginRefused) -> Auth {
         self.connection.log.login_failed(login, method, refused);
-        // Clients show all keys that they have, and nobody guesses one; russh counts them.
-        if *refused == LoginRefused::UnknownKey {
-            return reject();
+        // Clients show all keys and certificates that they have, and nobody guesses one; russh counts them.
+        if matches!(refused, LoginRefused::UnknownKey | LoginRefused::Certificate(_)) {
+            return self.reject();
         }
         self.failures += 1;
         // The probe that clients begin with (`none`) and keys that are only offered don't come here.
@@ -79,10 +82,23 @@ impl SshHandler {
                 .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")
                 .await;
         }
-        reject()
+        self.reject()
     }
 
-    async fn password(&mut self, user: &str, password: &str) -> Auth {
+    /// A refusal after which the client may try each method again; russh by itself takes a method away that has failed.
+    fn reject(&self) -> Auth {
+        let mut methods = login_methods();
+        // A password that was wrong in one way of asking isn't to be tried in the other, and counted twice.
+        match self.password_by {
+            Some(MethodKind::Password) => methods.remove(MethodKind::KeyboardInteractive),
+            Some(MethodKind::KeyboardInteractive) => methods.remove(MethodKind::Password),
+            _ => {}
+        }
+        Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
+    }
+
+    async fn password(&mut self, by: MethodKind, user: &str, password: &str) -> Auth {
+        self.password_by = Some(by);
         let from = self.connection.log.peer().ip();
         let identity = Arc::clone(&self.connection.identity);
         let step = identity.check_password(&mut self.proofs, from, user, password).await;
@@ -133,7 +149,7 @@ impl Handler for SshHandler {
     type Error = russh::Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
-        Ok(self.password(user, password).await)
+        Ok(self.password(MethodKind::Password, user, password).await)
     }
 
     /// Asks for the password in the way of clients that know no other (RFC 4256): one question, one answer.
@@ -153,7 +169,7 @@ impl Handler for SshHandler {
         let answer = answers.next().unwrap_or_default();
         // What isn't UTF-8 is no password; its check costs as much as any.
         let password = String::from_utf8(answer.to_vec()).unwrap_or_default();
-        Ok(self.password(user, &password).await)
+        Ok(self.password(MethodKind::KeyboardInteractive, user, &password).await)
     }
 
     /// A key that is only offered changes nothing and counts for nothing.
@@ -169,7 +185,7 @@ impl Handler for SshHandler {
             tracing::warn!(peer = %self.connection.log.peer(),
                 "a key was offered with SHA-1 (ssh-rsa) only; legacy_algorithms = true in [ssh] would take it");
         }
-        Ok(if wanted && (!sha1 || self.connection.legacy) { Auth::Accept } else { reject() })
+        Ok(if wanted && (!sha1 || self.connection.legacy) { Auth::Accept } else { self.reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
@@ -438,11 +454,6 @@ impl SshHandler {
             _ => session.channel_failure(channel),
         }
     }
-}
-
-/// A refusal after which the client may try each method again; russh by itself takes a method away that has failed.
-fn reject() -> Auth {
-    Auth::Reject { proceed_with_methods: Some(login_methods()), partial_success: false }
 }
 
 /// How the SSH protocol calls what is still to be shown.

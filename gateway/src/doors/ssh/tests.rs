@@ -121,6 +121,8 @@ async fn passwords_log_in_and_failures_look_alike() {
         let output = door.sftp_with_password(login, "guess").await;
         assert!(!output.status.success());
         let err = text(&output.stderr);
+        // In the way of asking that it began with.
+        assert!(!err.contains("Permission denied, please try again"), "{login}: {err}");
         assert!(err.contains("Too many authentication failures"), "{login}: {err}");
     }
 }
@@ -148,7 +150,7 @@ async fn a_hundred_thousand_entries_are_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reads_are_answered_in_any_order_and_never_short() {
+async fn reads_of_a_file_are_answered_in_order_and_never_short() {
     let door = TestDoor::open(Memory::new(&[("/cold.wav", 5_000_000, Pace::Cold(30))])).await;
     let mut raw = door.raw().await;
     let handle = raw.open(3, "/cold.wav").await;
@@ -182,8 +184,33 @@ async fn reads_are_answered_in_any_order_and_never_short() {
             assert_content(&answer[9..], offset);
         }
     }
-    assert_ne!(came, order, "slow reads don't hold up fast ones");
+    assert_eq!(came, order, "OpenSSH's scp cuts a file off where an answer overtakes another");
     assert_eq!(raw.finish().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_read_holds_up_nothing_but_its_own_file() {
+    let gate = Arc::new(Semaphore::new(0));
+    let files = [("/slow.wav", 1_000_000, Pace::Gated(Arc::clone(&gate))), ("/hot.wav", 1000, Pace::Hot)];
+    let door = TestDoor::open(Memory::new(&files)).await;
+    let mut raw = door.raw().await;
+    let (slow, hot) = (raw.open(3, "/slow.wav").await, raw.open(3, "/hot.wav").await);
+    let waiting: Vec<_> = [
+        raw.request(5, &read_body(&slow, 0, 100)).await,
+        raw.request(5, &read_body(&slow, u64::MAX, 1)).await,
+    ]
+    .into();
+    for _ in 0..20 {
+        assert_eq!(raw.ask(5, &read_body(&hot, 0, 1000)).await.0, 103);
+        assert_eq!(raw.ask(17, &string(b"/slow.wav")).await.0, 105);
+    }
+    gate.add_permits(1);
+    for id in waiting {
+        let answer = raw.receive().await.unwrap();
+        assert_eq!(answer[1..5], id.to_be_bytes());
+    }
+    // Once nobody waits, closing and all else goes on.
+    assert_eq!(raw.status(4, &string(&slow)).await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

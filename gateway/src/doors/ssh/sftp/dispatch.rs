@@ -167,19 +167,25 @@ impl Sftp {
         // Never shorter than asked but at the end: OpenSSH lowers its request size for good.
         let want = clamp(len).min(left);
         if want == 0 {
-            return outs((packet::status(id, StatusCode::Eof, "end of file"), None), charge);
+            let end = (packet::status(id, StatusCode::Eof, "end of file"), None);
+            if file.nobody_waits() {
+                return outs(end, charge);
+            }
+            self.spawn_in_turn(id, charge, file.join_line(), std::future::ready(end));
+            return Vec::new();
         }
         if !self.connection.may_send(want) {
             return self.read_paced(id, Arc::clone(file), offset, want, charge);
         }
         let mut out = packet::begin_data(id, want);
-        if file.file.read_now(offset, want, &mut out) {
+        let overtakes = !file.nobody_waits();
+        if !overtakes && file.file.read_now(offset, want, &mut out) {
             let done = self.finish_read(id, file, offset, want, out);
             return outs(done, charge);
         }
         let (this, file) = (Arc::clone(self), Arc::clone(file));
         let timer = metrics().sftp().start(SftpWork::Read);
-        self.spawn(id, charge, async move {
+        self.spawn_in_turn(id, charge, file.join_line(), async move {
             let _timer = timer;
             match file.file.read(offset, want, &mut out).await {
                 Ok(()) => this.finish_read(id, &file, offset, want, out),
@@ -200,13 +206,17 @@ impl Sftp {
     ) -> Vec<Out> {
         let this = Arc::clone(self);
         let share = self.connection.paced(want);
-        self.spawn(id, charge, async move {
+        self.spawn_in_turn(id, charge, file.join_line(), async move {
             share.await;
             let mut out = packet::begin_data(id, want);
-            match file.file.read(offset, want, &mut out).await {
-                Ok(()) => this.finish_read(id, &file, offset, want, out),
-                Err(refusal) => this.refuse(id, "read", &file.path, &refusal),
+            if !file.file.read_now(offset, want, &mut out) {
+                // The wait for the share isn't storage's.
+                let _timer = metrics().sftp().start(SftpWork::Read);
+                if let Err(refusal) = file.file.read(offset, want, &mut out).await {
+                    return this.refuse(id, "read", &file.path, &refusal);
+                }
             }
+            this.finish_read(id, &file, offset, want, out)
         });
         Vec::new()
     }

@@ -2,9 +2,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
+
+use tokio::sync::oneshot;
 
 use super::{
     super::{budget::Charge, connection::Connection},
@@ -82,6 +84,41 @@ pub(super) struct File {
     connection: Arc<Connection>,
     opened: Instant,
     sent: Mutex<Sent>,
+    line: Mutex<Line>,
+}
+
+/// The READs of a file that aren't answered yet. They are worked on at once and answered in the order in which they
+/// came: OpenSSH's `scp` (seen in 9.2) cuts its copy off at the first answer that overtakes another.
+#[derive(Default)]
+struct Line {
+    waiting: usize,
+    /// Dropped when the last one has been answered.
+    last: Option<oneshot::Receiver<Never>>,
+}
+
+enum Never {}
+
+/// A READ's place in the line, until its answer is on its way.
+pub(super) struct Turn {
+    file: Arc<File>,
+    before: Option<oneshot::Receiver<Never>>,
+    _done: oneshot::Sender<Never>,
+}
+
+impl Turn {
+    /// Returns when all READs before have been answered.
+    pub(super) async fn comes(&mut self) {
+        if let Some(before) = self.before.take() {
+            // Nothing is ever sent: it ends when the other side is dropped.
+            let _ = before.await;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.file.line().waiting -= 1;
+    }
 }
 
 #[derive(Default)]
@@ -95,7 +132,33 @@ impl File {
     pub(super) fn new(file: Arc<dyn OpenFile>, path: VPath, connection: Arc<Connection>) -> Self {
         let size = file.attributes().size;
         connection.file_opened();
-        Self { file, path, size, connection, opened: Instant::now(), sent: Mutex::default() }
+        Self {
+            file,
+            path,
+            size,
+            connection,
+            opened: Instant::now(),
+            sent: Mutex::default(),
+            line: Mutex::default(),
+        }
+    }
+
+    /// Whether an answer now would overtake none.
+    pub(super) fn nobody_waits(&self) -> bool {
+        self.line().waiting == 0
+    }
+
+    /// Takes a READ's place behind those that came before.
+    pub(super) fn join_line(self: &Arc<Self>) -> Turn {
+        let (done, last) = oneshot::channel();
+        let mut line = self.line();
+        line.waiting += 1;
+        let before = line.last.replace(last);
+        Turn { file: Arc::clone(self), before, _done: done }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts bytes that were given to the client.

@@ -7,10 +7,11 @@
 //! Two drive the inbox. russh's handler does when bytes arrive: what can be answered at once is answered there,
 //! without a change of task. When the budget is full, or a reply is large, a task of the channel, the pump, goes on,
 //! since russh calls its handler only for packets. What has to wait (opening, listing, reading what isn't in memory)
-//! runs in tasks of its own and is answered in any order.
+//! runs in tasks of its own and is answered in any order, but for the READs of one file, which are answered in theirs
+//! ([`handles::Turn`]).
 //!
 //! russh keeps its output buffer at the largest size that it ever had. So it gets at most [`CHUNK`] bytes between two
-//! flushes, more or less: large replies go through its queue in pieces, one reply after another, and while pieces are
+//! flushes, more or less: large replies go through its queue in pieces, one reply after another, and while any are
 //! under way nothing is answered past them.
 
 use std::{
@@ -33,7 +34,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    handles::Handles,
+    handles::{Handles, Turn},
     packet::{FrameError, Packet},
 };
 use super::{
@@ -73,8 +74,8 @@ pub(super) struct Sftp {
     explained: AtomicU32,
     /// Held while a reply goes into russh's queue, so that its pieces stay together.
     sending: tokio::sync::Mutex<()>,
-    /// Replies in pieces of which russh hasn't taken the last.
-    in_pieces: Arc<AtomicUsize>,
+    /// Replies in russh's queue: what is sent past the queue would overtake them.
+    queued: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -99,10 +100,10 @@ enum Out {
     StandardError(String),
 }
 
-/// A reply that goes in pieces, until russh has taken all of them.
-struct Pieces {
+/// A reply that goes through russh's queue, in pieces, until russh has taken all of them.
+struct Queued {
     reply: Bytes,
-    in_pieces: Arc<AtomicUsize>,
+    queued: Arc<AtomicUsize>,
 }
 
 /// What became of the first frame of the inbox.
@@ -130,7 +131,7 @@ impl Sftp {
             owing: AtomicUsize::new(0),
             explained: AtomicU32::new(0),
             sending: tokio::sync::Mutex::default(),
-            in_pieces: Arc::default(),
+            queued: Arc::default(),
         });
         tokio::spawn(Arc::clone(&sftp).pump());
         sftp
@@ -154,7 +155,7 @@ impl Sftp {
             match self.step() {
                 Step::Taken(outs) => {
                     let size: usize = outs.iter().map(Out::len).sum();
-                    if size > room || self.in_pieces.load(Ordering::Acquire) > 0 {
+                    if size > room || self.queued.load(Ordering::Acquire) > 0 {
                         let mut state = self.state();
                         state.outbox.extend(outs);
                         state.pumping = true;
@@ -322,20 +323,46 @@ impl Sftp {
         tokio::spawn(async move { owed.0.work(id, charge, work).await });
     }
 
+    /// The same, answered after the READs of the file that came before.
+    fn spawn_in_turn<F>(self: &Arc<Self>, id: u32, charge: Charge, mut turn: Turn, work: F)
+    where
+        F: Future<Output = (BytesMut, Option<String>)> + Send + 'static,
+    {
+        let owed = Owed::new(self);
+        tokio::spawn(async move {
+            let Some(done) = owed.0.done(id, work).await else { return };
+            let Some(()) = owed.0.ended.run_until_cancelled(turn.comes()).await else { return };
+            owed.0.reply(charge, done).await;
+        });
+    }
+
     /// Waits for the work and sends what came of it. Nothing is sent on a channel that has ended.
     async fn work<F>(&self, id: u32, charge: Charge, work: F)
     where
         F: Future<Output = (BytesMut, Option<String>)> + Send,
     {
+        if let Some(done) = self.done(id, work).await {
+            self.reply(charge, done).await;
+        }
+    }
+
+    /// What came of the work; `None` on a channel that has ended.
+    async fn done<F>(&self, id: u32, work: F) -> Option<(BytesMut, Option<String>)>
+    where
+        F: Future<Output = (BytesMut, Option<String>)> + Send,
+    {
         let work = AssertUnwindSafe(work).catch_unwind();
-        let Some(done) = self.ended.run_until_cancelled(work).await else { return };
-        let (reply, explanation) = done.unwrap_or_else(|_| {
+        let done = self.ended.run_until_cancelled(work).await?;
+        Some(done.unwrap_or_else(|_| {
             tracing::error!(
                 session = self.connection.log.number(),
                 "an SFTP request panicked; this is a defect"
             );
             (packet::status(id, StatusCode::Failure, "internal error"), None)
-        });
+        }))
+    }
+
+    async fn reply(&self, charge: Charge, (reply, explanation): (BytesMut, Option<String>)) {
         if let Some(line) = explanation {
             self.send(Out::StandardError(line)).await;
         }
@@ -347,11 +374,8 @@ impl Sftp {
         let _turn = self.sending.lock().await;
         // An error says that the connection is gone; then nobody waits for the reply.
         match out {
-            Out::Reply(reply) if reply.len() <= CHUNK => {
-                let _ = self.handle.data(self.channel, reply).await;
-            }
             Out::Reply(reply) => {
-                let mut rest = Pieces::of(reply, &self.in_pieces);
+                let mut rest = Queued::of(reply, &self.queued);
                 while !rest.is_empty() {
                     let piece = rest.split_to(rest.len().min(CHUNK));
                     if self.handle.data(self.channel, piece).await.is_err() {
@@ -401,22 +425,22 @@ impl Out {
     }
 }
 
-impl Pieces {
-    fn of(reply: Bytes, in_pieces: &Arc<AtomicUsize>) -> Bytes {
-        in_pieces.fetch_add(1, Ordering::AcqRel);
-        Bytes::from_owner(Self { reply, in_pieces: Arc::clone(in_pieces) })
+impl Queued {
+    fn of(reply: Bytes, queued: &Arc<AtomicUsize>) -> Bytes {
+        queued.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Self { reply, queued: Arc::clone(queued) })
     }
 }
 
-impl AsRef<[u8]> for Pieces {
+impl AsRef<[u8]> for Queued {
     fn as_ref(&self) -> &[u8] {
         &self.reply
     }
 }
 
-impl Drop for Pieces {
+impl Drop for Queued {
     fn drop(&mut self) {
-        self.in_pieces.fetch_sub(1, Ordering::AcqRel);
+        self.queued.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

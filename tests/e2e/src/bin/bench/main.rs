@@ -68,6 +68,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if env::args_os().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{HELP}{}", rows::names().join(", "));
+        return ExitCode::SUCCESS;
+    }
     let options = match arguments() {
         Ok(options) => options,
         Err(message) => {

@@ -185,13 +185,14 @@ pub fn slow_readers(bench: &Bench, _: &[&str], report: &mut Report) {
     for round in 0..bench.pairs() {
         let beside = || {
             measure::forget_peak(server.pid);
-            let readers = SlowReaders::start(bench, &server, slow);
+            let mut readers = SlowReaders::start(bench, &server, slow);
             let (taken, cpu, begin) = (readers.taken(), own_cpu(), Instant::now());
             let seconds = download();
             let elapsed = begin.elapsed().as_secs_f64();
             let slow_rate = (readers.taken() - taken) as f64 / elapsed;
             let cpu = (own_cpu() - cpu).as_secs_f64() / elapsed;
-            readers.stop();
+            let failed = readers.stop();
+            assert!(failed.is_empty(), "{} of {count} slow readers ended{}", failed.len(), counted(&failed));
             (seconds, slow_rate, cpu, measure::peak(server.pid))
         };
         let (alone, (seconds, slow_rate, cpu, resident)) = if round % 2 == 0 {
@@ -310,11 +311,16 @@ impl SlowReaders {
                 client.read(&handle, index, source.size, Some(SLOW), progress).await
             })
         });
-        let tasks = tasks.collect();
+        let mut readers = Self { tasks: tasks.collect(), crowd, taken };
         wait_for("every slow reader to read", Duration::from_secs(60), || {
+            assert!(!readers.has_lost_one(), "slow readers ended{}", counted(&readers.stop()));
             (began.load(Ordering::Relaxed) == source.count).then_some(())
         });
-        Self { crowd, taken, tasks }
+        readers
+    }
+
+    fn has_lost_one(&self) -> bool {
+        self.tasks.iter().any(tokio::task::JoinHandle::is_finished)
     }
 
     /// Bytes that all of them took.
@@ -322,14 +328,17 @@ impl SlowReaders {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Ends them; none may have ended by itself.
-    fn stop(self) {
-        let ended = self.tasks.iter().filter(|task| task.is_finished()).count();
-        assert_eq!(ended, 0, "slow readers that ended too early");
-        for task in self.tasks {
+    /// Ends them; says why some had ended before.
+    fn stop(&mut self) -> Vec<String> {
+        let (ended, running): (Vec<_>, Vec<_>) =
+            self.tasks.drain(..).partition(tokio::task::JoinHandle::is_finished);
+        for task in &running {
             task.abort();
         }
-        drop(self.crowd);
+        let ended = ended.into_iter().map(|task| async { task.await.unwrap() });
+        let (whole, failed) = self.crowd.all(ended.collect());
+        assert!(whole.is_empty(), "a slow reader read its whole file: it wasn't slow");
+        failed
     }
 }
 
@@ -339,13 +348,17 @@ fn own_cpu() -> Duration {
     Duration::new(u64::try_from(taken.tv_sec).unwrap(), u32::try_from(taken.tv_nsec).unwrap())
 }
 
-/// Why things failed, each reason with how often.
+/// Why things failed: the most frequent reasons, each with how often. Numbers in them, such as offsets, don't tell
+/// reasons apart.
 fn counted(failed: &[String]) -> String {
-    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut reasons: BTreeMap<String, (usize, &str)> = BTreeMap::new();
     for why in failed {
-        *reasons.entry(why).or_default() += 1;
+        let alike = why.chars().filter(|char| !char.is_ascii_digit()).collect();
+        reasons.entry(alike).or_insert((0, why)).0 += 1;
     }
-    reasons.iter().map(|(why, count)| format!(", {count} × {why:?}")).collect()
+    let mut reasons: Vec<(usize, &str)> = reasons.into_values().collect();
+    reasons.sort_unstable_by(|left, right| right.cmp(left));
+    reasons.iter().take(3).map(|(count, why)| format!(", {count} × {why:?}")).collect()
 }
 
 fn mebibytes(kibibytes: u64) -> String {
