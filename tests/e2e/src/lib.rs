@@ -16,6 +16,7 @@ mod clients;
 mod command;
 mod fixture;
 mod gateway;
+pub mod hostile;
 mod indexes;
 mod raw;
 mod wazo;
