@@ -2,6 +2,7 @@
 //!
 //! Arrows point one way: `doors` → `identity`, `vfs`, `admin` → `governance` → `catalog` → `sources`, `state` →
 //! `layout`. Nothing below a door names a protocol, nothing above `sources` names a plugin, `layout` names nobody.
+//! `telemetry` stands beside them: everybody may log and count there.
 
 pub mod admin;
 pub mod catalog;

@@ -20,6 +20,7 @@ pub(crate) struct Settings {
     count: u64,
     size: u64,
     start_ms: i64,
+    step_ms: i64,
 }
 
 #[derive(Clone)]
@@ -90,7 +91,8 @@ pub(crate) fn schema() -> String {
             },
             "count": {"description": "media that are made besides: medium-0, medium-1, …", "type": "integer", "minimum": 0},
             "size": {"description": "bytes of a medium that doesn't name its own", "type": "integer", "minimum": 0},
-            "start_ms": {"description": "start of the first medium, Unix milliseconds; each other a second later", "type": "integer"},
+            "start_ms": {"description": "start of the first medium that is made, Unix milliseconds", "type": "integer"},
+            "step_ms": {"description": "milliseconds between the starts of two such media; 1000 if not named", "type": "integer", "minimum": 0},
         },
     })
     .to_string()
@@ -116,6 +118,7 @@ impl Settings {
             count: natural("count").unwrap_or(0),
             size,
             start_ms: settings.get("start_ms").and_then(Value::as_i64).unwrap_or(FIRST_START_MS),
+            step_ms: settings.get("step_ms").and_then(Value::as_i64).unwrap_or(1000),
         })
     }
 
@@ -147,7 +150,7 @@ impl Settings {
     }
 
     fn made(&self, index: u64) -> Medium {
-        let later = i64::try_from(index).unwrap_or(0).saturating_mul(1000);
+        let later = i64::try_from(index).unwrap_or(0).saturating_mul(self.step_ms);
         Medium::new(&format!("medium-{index}"), self.size, self.start_ms.saturating_add(later))
     }
 }

@@ -23,7 +23,13 @@ mod socket;
 pub use server::{AdminServer, router};
 pub use socket::SocketError;
 
-use crate::sources::SourceStatus;
+use crate::{
+    identity::{
+        admission::{AdmissionStatus, Caps},
+        throttle::ThrottleStatus,
+    },
+    sources::SourceStatus,
+};
 
 /// What the admin API can ask of a running gateway.
 #[async_trait]
@@ -53,8 +59,13 @@ pub struct Status {
     pub draining: bool,
     /// Where it listens.
     pub doors: Vec<DoorStatus>,
+    /// The address and port of metrics and probes; `None` where they aren't configured.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// Who is connected.
     pub sessions: SessionCounts,
+    /// Who is slowed down or refused.
+    pub throttle: ThrottleReport,
     /// Its tenants.
     pub tenants: Vec<TenantStatus>,
     /// The ends of the journal's chains.
@@ -72,13 +83,88 @@ pub struct DoorStatus {
     pub host_keys: Vec<String>,
 }
 
-/// Connections.
+/// Connections by kind, with the caps on them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCounts {
     /// All connections.
     pub connections: u64,
+    /// Of at most these.
+    pub max_connections: u64,
     /// Those that have logged in.
     pub sessions: u64,
+    /// Those that haven't.
+    pub unauthenticated: u64,
+    /// Of at most these.
+    pub max_unauthenticated: u64,
+    /// Connections of the address that has most.
+    pub most_of_an_address: u64,
+    /// Of at most these.
+    pub max_connections_per_address: u64,
+    /// Sessions that one tenant may have at most; see [`TenantStatus::sessions`].
+    pub max_connections_per_tenant: u64,
+    /// Connections that were turned away or pushed out since the start.
+    pub turned_away: u64,
+}
+
+impl SessionCounts {
+    /// Counts and caps as the entrance tells them.
+    pub fn new(now: &AdmissionStatus, caps: Caps) -> Self {
+        Self {
+            connections: count(now.unauthenticated.saturating_add(now.logged_in)),
+            max_connections: count(caps.connections),
+            sessions: count(now.logged_in),
+            unauthenticated: count(now.unauthenticated),
+            max_unauthenticated: count(caps.unauthenticated),
+            most_of_an_address: count(now.most_of_an_address),
+            max_connections_per_address: count(caps.per_address),
+            max_connections_per_tenant: count(caps.per_tenant),
+            turned_away: now.turned_away,
+        }
+    }
+}
+
+/// Addresses that are slowed down or refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottleReport {
+    /// Addresses that something is held against, be it only that they just connected.
+    pub tracked: u64,
+    /// Those that are refused now for their failed logins.
+    pub refused: u64,
+    /// Addresses that aren't refused, because somebody logged in from them lately.
+    pub spared: u64,
+    /// Those with most failures, the worst first; five at most.
+    pub worst: Vec<WorstAddressReport>,
+}
+
+/// An address with failed logins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorstAddressReport {
+    /// An IPv4 address, or a network of IPv6.
+    pub address: String,
+    /// Failed logins that aren't forgotten; those that led to a refusal no longer count.
+    pub failures: u32,
+    /// How often in a row it was refused.
+    pub refusals: u32,
+    /// For how many more seconds it is refused; 0 where it isn't.
+    pub refused_seconds: u64,
+}
+
+impl From<ThrottleStatus> for ThrottleReport {
+    fn from(status: ThrottleStatus) -> Self {
+        let worst = status.worst.into_iter().map(|it| WorstAddressReport {
+            address: it.origin.to_string(),
+            failures: it.failures,
+            refusals: it.refusals,
+            // One that is refused for half a second is refused.
+            refused_seconds: u64::try_from(it.refused_for.as_millis().div_ceil(1000)).unwrap_or(u64::MAX),
+        });
+        Self {
+            tracked: count(status.tracked),
+            refused: count(status.refused),
+            spared: count(status.spared),
+            worst: worst.collect(),
+        }
+    }
 }
 
 /// A tenant.
@@ -88,6 +174,10 @@ pub struct TenantStatus {
     pub id: u32,
     /// Its name.
     pub name: String,
+    /// Who is logged in now.
+    pub sessions: u64,
+    /// How many may be; `None` is no limit.
+    pub max_sessions: Option<u64>,
     /// Its recordings by state.
     pub recordings: RecordingCounts,
     /// Its sources.
@@ -148,7 +238,6 @@ pub struct PluginStatus {
 
 impl From<SourceStatus> for PluginStatus {
     fn from(status: SourceStatus) -> Self {
-        let count = |calls: usize| u64::try_from(calls).unwrap_or(u64::MAX);
         Self {
             available: status.available,
             running_calls: count(status.running_calls),
@@ -193,6 +282,10 @@ struct BackupRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct ErrorBody {
     error: String,
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 type SharedOperations = Arc<dyn Operations>;

@@ -17,6 +17,9 @@ use crate::identity::Role;
 pub struct Ready {
     /// The doors by protocol (`sftp`).
     pub doors: BTreeMap<String, ReadyDoor>,
+    /// The address and port of metrics and probes, over HTTP; left out where they aren't configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// Logins that were made for a demo; empty otherwise.
     pub users: Vec<ReadyUser>,
 }
@@ -114,12 +117,14 @@ mod tests {
             role: Role::Manager,
         };
         assert!(!format!("{user:?}").contains("secret"));
-        let ready = Ready { doors: [("sftp".to_owned(), door)].into(), users: vec![user] };
+        let metrics = Some("127.0.0.1:9464".to_owned());
+        let ready = Ready { doors: [("sftp".to_owned(), door)].into(), metrics, users: vec![user] };
         ready.write(&path).unwrap();
         ready.write(&path).unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
             "{\"doors\":{\"sftp\":{\"address\":\"127.0.0.1:2022\",\"host_key_sha256\":\"SHA256:abc\"}},\
+             \"metrics\":\"127.0.0.1:9464\",\
              \"users\":[{\"tenant\":\"acme\",\"user\":\"manager\",\"login\":\"acme/manager\",\
              \"password\":\"secret\",\"role\":\"manager\"}]}\n"
         );

@@ -42,10 +42,23 @@ fn some_status() -> Status {
             address: "127.0.0.1:2022".to_owned(),
             host_keys: vec!["SHA256:abc".to_owned()],
         }],
-        sessions: SessionCounts { connections: 2, sessions: 1 },
+        metrics: Some("127.0.0.1:9464".to_owned()),
+        sessions: SessionCounts { connections: 2, sessions: 1, ..SessionCounts::default() },
+        throttle: ThrottleReport {
+            refused: 1,
+            worst: vec![WorstAddressReport {
+                address: "192.0.2.1".to_owned(),
+                failures: 2,
+                refusals: 1,
+                refused_seconds: 7,
+            }],
+            ..ThrottleReport::default()
+        },
         tenants: vec![TenantStatus {
             id: 1,
             name: "acme".to_owned(),
+            sessions: 1,
+            max_sessions: Some(10),
             recordings: RecordingCounts { published: 5, ..RecordingCounts::default() },
             sources: vec![source],
         }],

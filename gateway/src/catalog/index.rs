@@ -36,6 +36,15 @@ const REPUBLISH_MS: i64 = 5 * 60 * 1000;
 /// A folder's index is written anew at most this often; additions are appended at once.
 const REWRITE_MS: i64 = 30 * 1000;
 
+/// Root indexes that should be there, or newer, by now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overdue {
+    /// How many.
+    pub indexes: u64,
+    /// Since when the first of them is, Unix milliseconds UTC; `None` where there are none.
+    pub since_ms: Option<i64>,
+}
+
 /// Which index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IndexPart {
@@ -99,6 +108,24 @@ impl Catalog {
             match next {
                 Some(day) => from = Some(day),
                 None => return Ok(published),
+            }
+        }
+    }
+
+    /// Which root indexes should have been published by now, or published anew, and weren't. Reads a row a day.
+    pub async fn overdue_indexes(&self, tenant: &Tenant, now_ms: i64) -> Result<Overdue, CatalogError> {
+        let mut overdue = Overdue::default();
+        let mut from = None;
+        loop {
+            let (rows, next) = self.root_indexes(tenant.id, from).await?;
+            let dues = rows.iter().filter_map(|(day, row)| latest(row, tenant.zone.end_of(*day)?));
+            for due in dues.filter(|due| *due <= now_ms) {
+                overdue.indexes += 1;
+                overdue.since_ms = Some(overdue.since_ms.map_or(due, |since| since.min(due)));
+            }
+            match next {
+                Some(day) => from = Some(day),
+                None => return Ok(overdue),
             }
         }
     }
@@ -458,6 +485,15 @@ fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
     }
     let rested = now_ms.saturating_sub(row.file.modified.saturating_mul(1000)) >= REPUBLISH_MS;
     row.dirty_since_ms.is_some() && rested || row.incomplete && complete
+}
+
+/// When a root index is due at the latest; `None` where nothing is owed. What came late is due when it came.
+fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
+    let at_the_latest = match row.file.generation {
+        0 => end.saturating_add(LATEST_MS),
+        _ => row.file.modified.saturating_mul(1000).saturating_add(REPUBLISH_MS),
+    };
+    row.dirty_since_ms.map(|since| since.max(at_the_latest))
 }
 
 fn is_wav(recording: &Recording) -> bool {

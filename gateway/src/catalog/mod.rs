@@ -31,7 +31,7 @@ mod txn;
 mod tests;
 
 pub use entries::{Entry, Learned, Published, Subject};
-pub use index::IndexPart;
+pub use index::{IndexPart, Overdue};
 pub use ingest::Ingested;
 pub use keys::Place;
 pub use publish::applied;

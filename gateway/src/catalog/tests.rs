@@ -139,6 +139,7 @@ impl World {
             name_form: NameForm::Long,
             user_ca_keys: Vec::new(),
             revoked_keys: Vec::new(),
+            quota: crate::config::Quota::default(),
             users: Vec::new(),
             sources: vec![source],
         };
@@ -486,6 +487,41 @@ async fn a_day_without_calls_has_an_index_once_the_tenant_is_served() {
     let row = world.catalog.root_index(7, today).await.unwrap().unwrap();
     assert!(row.file.generation != 0 && row.incomplete, "no source has told that it is complete");
     world.scan().await;
+}
+
+#[tokio::test]
+async fn indexes_that_are_owed_and_not_published_are_overdue() {
+    const HOUR: i64 = 3_600_000;
+    let world = World::new().await;
+    let overdue = async |at| world.catalog.overdue_indexes(&world.tenant, at).await.unwrap();
+    assert_eq!(overdue(now()).await, Overdue::default());
+    world.bent.change(|storage| {
+        add(storage, 1, EVENING);
+        add(storage, 2, EVENING + 24 * HOUR);
+    });
+    world.scan().await;
+    // Days that came long after their end are due at once, and no longer than they have been known.
+    let (known, known_until) = (overdue(now()).await, now());
+    assert_eq!(known.indexes, 2);
+    assert!(known.since_ms.is_some_and(|since| since > EVENING + 30 * 24 * HOUR && since <= known_until));
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    assert_eq!(overdue(now()).await, Overdue::default());
+
+    // One that changes has some minutes, then it is overdue as well.
+    world.bent.change(|storage| {
+        add(storage, 3, EVENING);
+    });
+    world.scan().await;
+    assert_eq!(overdue(now()).await, Overdue::default());
+    assert_eq!(overdue(now() + HOUR).await.indexes, 1);
+
+    // The tenant's present day is owed 55 minutes after its end.
+    world.catalog.adopt(&world.tenant, now()).await.unwrap();
+    world.catalog.publish_indexes(&world.tenant, now() + HOUR).await.unwrap();
+    let end = world.tenant.zone.end_of(world.tenant.zone.day_of(now()).unwrap()).unwrap();
+    assert_eq!(overdue(end + 54 * 60_000).await, Overdue::default());
+    let due = end + 55 * 60_000;
+    assert_eq!(overdue(due + 1).await, Overdue { indexes: 1, since_ms: Some(due) });
 }
 
 #[tokio::test]

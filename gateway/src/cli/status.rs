@@ -7,7 +7,7 @@ use super::{
     output::{columns, counted},
 };
 use crate::admin::{
-    SourceReport, Status,
+    SessionCounts, SourceReport, Status, ThrottleReport,
     client::{Client, ClientError},
 };
 
@@ -55,21 +55,28 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
     for door in &status.doors {
         lines.push(format!("{} on {}, host keys {}", door.door, door.address, door.host_keys.join(" ")));
     }
-    lines.push(format!(
-        "{}, {} of them logged in",
-        counted(status.sessions.connections, "connection"),
-        status.sessions.sessions
-    ));
+    if let Some(address) = &status.metrics {
+        lines.push(format!("metrics on http://{address}/metrics, probes on /livez and /readyz"));
+    }
+    lines.extend(connections(&status.sessions));
+    lines.extend(throttle(&status.throttle));
     for head in &status.journals {
         lines.push(format!("journal {}: entry {}, sha256 {}", head.chain, head.sequence, head.sha256));
     }
     lines.push(String::new());
-    let mut rows =
-        vec![["TENANT", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING", "CORRUPT"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["TENANT", "SESSIONS", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING", "CORRUPT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for tenant in &status.tenants {
         let counts = &tenant.recordings;
         let counts = [counts.published, counts.learned, counts.orphans, counts.missing, counts.corrupt];
-        let mut row = vec![format!("{} ({})", tenant.name, tenant.id)];
+        let sessions = match tenant.max_sessions {
+            Some(most) => format!("{} of {most}", tenant.sessions),
+            None => tenant.sessions.to_string(),
+        };
+        let mut row = vec![format!("{} ({})", tenant.name, tenant.id), sessions];
         row.extend(counts.iter().map(u64::to_string));
         rows.push(row);
     }
@@ -103,6 +110,51 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
     lines
 }
 
+/// Connections by kind, against their caps.
+fn connections(counts: &SessionCounts) -> [String; 2] {
+    [
+        format!(
+            "{} of at most {}: {} logged in; {} of at most {} not yet",
+            counted(counts.connections, "connection"),
+            counts.max_connections,
+            counts.sessions,
+            counts.unauthenticated,
+            counts.max_unauthenticated
+        ),
+        format!(
+            "at most {} of one address, {} to a tenant; {} of an address now, {} turned away since the start",
+            counts.max_connections_per_address,
+            counts.max_connections_per_tenant,
+            counts.most_of_an_address,
+            counts.turned_away
+        ),
+    ]
+}
+
+/// Who is refused, and who fails most.
+fn throttle(report: &ThrottleReport) -> Vec<String> {
+    let verb = if report.refused == 1 { "is" } else { "are" };
+    let addresses = if report.refused == 1 { "address" } else { "addresses" };
+    let mut lines = vec![format!(
+        "{} {addresses} {verb} refused for failed logins, {} remembered, {} spared",
+        report.refused, report.tracked, report.spared
+    )];
+    lines.extend(report.worst.iter().map(|worst| {
+        let mut facts = Vec::new();
+        if worst.refused_seconds > 0 {
+            facts.push(format!("refused for {} more", span(worst.refused_seconds)));
+        }
+        if worst.failures > 0 {
+            facts.push(counted(worst.failures.into(), "failed login"));
+        }
+        if worst.refusals > 0 {
+            facts.push(format!("{} in a row", counted(worst.refusals.into(), "refusal")));
+        }
+        format!("  {}: {}", worst.address, facts.join(", "))
+    }));
+    lines
+}
+
 /// A source in one word.
 fn state(source: &SourceReport) -> &'static str {
     match (&source.problem, source.last_scan, source.plugin_status.available) {
@@ -131,7 +183,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::admin::{PluginStatus, RecordingCounts, SessionCounts, TenantStatus};
+    use crate::admin::{PluginStatus, RecordingCounts, TenantStatus, WorstAddressReport};
 
     #[test]
     fn spans_have_two_units() {
@@ -165,6 +217,8 @@ mod tests {
         let tenant = TenantStatus {
             id: 1,
             name: "acme".to_owned(),
+            sessions: 3,
+            max_sessions: Some(10),
             recordings: RecordingCounts { published: 12_345, ..RecordingCounts::default() },
             sources: vec![source],
         };
@@ -175,7 +229,37 @@ mod tests {
             data_dir: PathBuf::from("/data"),
             draining: false,
             doors: Vec::new(),
-            sessions: SessionCounts::default(),
+            metrics: Some("127.0.0.1:9464".to_owned()),
+            sessions: SessionCounts {
+                connections: 3,
+                max_connections: 1000,
+                sessions: 2,
+                unauthenticated: 1,
+                max_unauthenticated: 100,
+                most_of_an_address: 2,
+                max_connections_per_address: 750,
+                max_connections_per_tenant: 700,
+                turned_away: 4,
+            },
+            throttle: ThrottleReport {
+                tracked: 12,
+                refused: 1,
+                spared: 5,
+                worst: vec![
+                    WorstAddressReport {
+                        address: "192.0.2.1".to_owned(),
+                        failures: 0,
+                        refusals: 2,
+                        refused_seconds: 61,
+                    },
+                    WorstAddressReport {
+                        address: "2001:db8::/64".to_owned(),
+                        failures: 1,
+                        refusals: 0,
+                        refused_seconds: 0,
+                    },
+                ],
+            },
             tenants: vec![tenant],
             journals: Vec::new(),
         };
@@ -184,10 +268,15 @@ mod tests {
             text,
             "recgate 0.1.0, process 7, since 1970-01-01T00:00:00Z (1m 5s)\n\
              data folder /data\n\
-             0 connections, 0 of them logged in\n\
+             metrics on http://127.0.0.1:9464/metrics, probes on /livez and /readyz\n\
+             3 connections of at most 1000: 2 logged in; 1 of at most 100 not yet\n\
+             at most 750 of one address, 700 to a tenant; 2 of an address now, 4 turned away since the start\n\
+             1 address is refused for failed logins, 12 remembered, 5 spared\n  \
+             192.0.2.1: refused for 1m 1s more, 2 refusals in a row\n  \
+             2001:db8::/64: 1 failed login\n\
              \n\
-             TENANT    PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
-             acme (1)  12345      0        0        0        0\n\
+             TENANT    SESSIONS  PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
+             acme (1)  3 of 10   12345      0        0        0        0\n\
              \n\
              SOURCE    PLUGIN  STATE        MEDIA  LAST SCAN  BEHIND\n\
              acme/pbx  wazo    unavailable  7      1m 5s ago  unknown\n\

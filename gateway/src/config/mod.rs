@@ -9,6 +9,7 @@ mod files;
 mod inspect;
 mod model;
 mod problems;
+mod quota;
 mod read;
 mod reload;
 mod tenants;

@@ -1,6 +1,6 @@
 //! The configuration after all checks: what is here is right.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -22,6 +22,10 @@ pub struct Config {
     pub ssh: Ssh,
     /// Limits that all doors share.
     pub limits: Limits,
+    /// What strangers may do.
+    pub throttle: Throttle,
+    /// Who watches over the gateway.
+    pub metrics: Metrics,
     /// The tenants, by ascending id.
     pub tenants: Vec<Tenant>,
 }
@@ -50,14 +54,8 @@ pub struct Ssh {
     pub rekey_bytes: u64,
     /// Time after which new keys are made.
     pub rekey_interval: Duration,
-    /// From the connection until the login succeeds.
-    pub login_grace: Duration,
-    /// A connection without a request for this long is closed.
-    pub idle_timeout: Duration,
-    /// Connections that haven't logged in yet, at once.
-    pub max_unauthenticated: usize,
-    /// Connections in all, at once.
-    pub max_connections: usize,
+    /// Load balancers whose connections begin with a PROXY header. Empty: none, and no connection is looked at for one.
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// Limits that all doors share.
@@ -69,6 +67,80 @@ pub struct Limits {
     pub read_ahead_per_file: u64,
     /// How long running transfers may go on after SIGTERM.
     pub shutdown_grace: Duration,
+    /// From the connection until the login succeeds.
+    pub login_grace: Duration,
+    /// A connection without a request for this long is closed.
+    pub idle_timeout: Duration,
+    /// Connections in all, at once.
+    pub max_connections: usize,
+    /// Those that haven't logged in yet.
+    pub max_unauthenticated: usize,
+    /// Those of one address (IPv6: a network of 64 bits), logged in or not.
+    pub max_connections_per_address: usize,
+    /// Those that have logged in to one tenant.
+    pub max_connections_per_tenant: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            read_ahead_budget: 256 << 20,
+            read_ahead_per_file: 8 << 20,
+            shutdown_grace: Duration::from_secs(30),
+            login_grace: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(900),
+            max_connections: 1000,
+            max_unauthenticated: 100,
+            // Three quarters: no address and no tenant takes all.
+            max_connections_per_address: 750,
+            max_connections_per_tenant: 750,
+        }
+    }
+}
+
+/// How addresses are slowed down and refused; see [`Throttle`](crate::identity::throttle::Throttle) for how the parts
+/// work together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Throttle {
+    /// Connections that an address may open at once before it has logged in.
+    pub connection_burst: u32,
+    /// Connections a second that it may open after those.
+    pub connections_per_second: u32,
+    /// The longest wait before a failed login is answered.
+    pub delay_at_most: Duration,
+    /// Failed logins with which an address is refused.
+    pub refuse_after: u32,
+    /// The time within which they count.
+    pub failure_window: Duration,
+    /// How long an address is refused the first time; each further time is twice as long.
+    pub refuse_for: Duration,
+    /// The longest time.
+    pub refuse_at_most: Duration,
+    /// How long an address isn't refused after somebody logged in from it.
+    pub spare_for: Duration,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            // 26 in 1.5 seconds. `ssh-audit` 3.9.0 complains when it gets more than 30 (20 a second) in that time.
+            connection_burst: 20,
+            connections_per_second: 4,
+            delay_at_most: Duration::from_secs(10),
+            refuse_after: 10,
+            failure_window: Duration::from_secs(600),
+            refuse_for: Duration::from_secs(60),
+            refuse_at_most: Duration::from_secs(3600),
+            spare_for: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// Metrics and probes over HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// A loopback address; `None`: nothing listens.
+    pub listen: Option<SocketAddr>,
 }
 
 /// One contact centre.
@@ -86,6 +158,8 @@ pub struct Tenant {
     pub user_ca_keys: Vec<String>,
     /// The same: keys that log nobody in, neither by themselves nor in a certificate.
     pub revoked_keys: Vec<String>,
+    /// What its users may take, all of them together.
+    pub quota: Quota,
     /// Its users, by ascending id.
     pub users: Vec<User>,
     /// Its sources, by ascending id.
@@ -109,6 +183,17 @@ pub struct User {
     pub require: Vec<Method>,
     /// From where the user may log in. Empty: from anywhere.
     pub allowed_networks: Vec<IpNet>,
+    /// What the user may take, in all sessions together.
+    pub quota: Quota,
+}
+
+/// What sessions may take. `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of recordings a second.
+    pub bandwidth: Option<NonZeroU64>,
+    /// Sessions that are logged in at once, at least 1.
+    pub max_sessions: Option<usize>,
 }
 
 /// One configured instance of a plugin.

@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use super::{
-    Config, Limits, Log, Ssh,
+    Config, Limits, Log, Metrics, Ssh, Throttle,
     files::{self, Privacy},
     inspect::SourceDraft,
     problems::Mistake,
@@ -26,9 +28,11 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, drafts: &mut Vec<Source
     let log = log(root.section("log"));
     let ssh = ssh(root.section("ssh"), base);
     let limits = limits(root.section("limits"));
+    let throttle = throttle(root.section("throttle"));
+    let metrics = metrics(root.section("metrics"));
     let tenants = tenants::tenants(&mut root, base, drafts);
     root.finish();
-    Config { data_dir, plugin_dirs, log, ssh, limits, tenants }
+    Config { data_dir, plugin_dirs, log, ssh, limits, throttle, metrics, tenants }
 }
 
 fn data_dir(root: &mut Section<'_>, base: &Path) -> PathBuf {
@@ -85,6 +89,7 @@ fn log(mut section: Section<'_>) -> Log {
 fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
     const LISTEN: &str = "listen = [\"0.0.0.0:2022\"]";
     const HOST_KEYS: &str = "host_keys = [\"ssh_host_ed25519_key\"]";
+    const PROXIES: &str = "proxy_protocol_from = [\"10.0.0.0/8\"]";
     let mut listen = Vec::new();
     match section.field("listen") {
         None => listen.push(std::net::SocketAddr::from(([0, 0, 0, 0], 2022))),
@@ -118,33 +123,27 @@ fn ssh(mut section: Section<'_>, base: &Path) -> Ssh {
     let keep_alive = duration(&mut section, "keep_alive", 60 * SECOND, (SECOND, 3600 * SECOND));
     let rekey_bytes = size(&mut section, "rekey_bytes", 1 << 30, (1 << 20, 1 << 36));
     let rekey_interval = duration(&mut section, "rekey_interval", 3600 * SECOND, (60 * SECOND, DAY));
-    let login_grace = duration(&mut section, "login_grace", 30 * SECOND, (SECOND, 600 * SECOND));
-    let idle_timeout = duration(&mut section, "idle_timeout", 900 * SECOND, (SECOND, DAY));
-    let max_connections = integer(&mut section, "max_connections", 1000, (1, 1_000_000));
-    let unauthenticated = section.field("max_unauthenticated");
-    let max_unauthenticated = match &unauthenticated {
-        None => max_connections.min(100),
-        Some(field) => field.integer("max_unauthenticated = 100", 1, 1_000_000).map_or(1, saturated),
-    };
-    if let Some(field) = unauthenticated.filter(|_| max_unauthenticated > max_connections) {
-        field.report(Mistake::new(
-            format!("{max_unauthenticated} is more than max_connections, which is {max_connections}"),
-            "Lower it, or raise max_connections.",
+    let proxy_protocol_from = section
+        .field("proxy_protocol_from")
+        .map(|field| field.elements(PROXIES))
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|element| element.parsed(PROXIES, load_balancers))
+        .collect();
+    section.finish();
+    Ssh { listen, host_keys, legacy_algorithms, keep_alive, rekey_bytes, rekey_interval, proxy_protocol_from }
+}
+
+/// A network whose word is taken for where a client is.
+fn load_balancers(text: &str) -> Result<IpNet, Mistake> {
+    let network = values::network(text)?;
+    if network.prefix_len() == 0 {
+        return Err(Mistake::new(
+            "everybody could say that they are anywhere",
+            "Write the networks of your load balancers.",
         ));
     }
-    section.finish();
-    Ssh {
-        listen,
-        host_keys,
-        legacy_algorithms,
-        keep_alive,
-        rekey_bytes,
-        rekey_interval,
-        login_grace,
-        idle_timeout,
-        max_unauthenticated,
-        max_connections,
-    }
+    Ok(network)
 }
 
 fn host_key(path: &Path) -> Result<(), Mistake> {
@@ -189,8 +188,89 @@ fn limits(mut section: Section<'_>) -> Limits {
     }
     let shutdown_grace =
         duration(&mut section, "shutdown_grace", 30 * SECOND, (Duration::ZERO, 3600 * SECOND));
+    let default = Limits::default();
+    let login_grace = duration(&mut section, "login_grace", default.login_grace, (SECOND, 600 * SECOND));
+    let idle_timeout = duration(&mut section, "idle_timeout", default.idle_timeout, (SECOND, DAY));
+    let max_connections =
+        integer(&mut section, "max_connections", default.max_connections as u64, (1, 1_000_000));
+    let mut part = |key, default| part_of_connections(&mut section, key, default, max_connections);
+    let max_unauthenticated = part("max_unauthenticated", default.max_unauthenticated);
+    let most = max_connections.div_ceil(4).saturating_mul(3).min(max_connections);
+    let max_connections_per_address = part("max_connections_per_address", most);
+    let max_connections_per_tenant = part("max_connections_per_tenant", most);
     section.finish();
-    Limits { read_ahead_budget, read_ahead_per_file, shutdown_grace }
+    Limits {
+        read_ahead_budget,
+        read_ahead_per_file,
+        shutdown_grace,
+        login_grace,
+        idle_timeout,
+        max_connections,
+        max_unauthenticated,
+        max_connections_per_address,
+        max_connections_per_tenant,
+    }
+}
+
+/// A number of connections that is a part of all of them.
+fn part_of_connections(section: &mut Section<'_>, key: &'static str, default: usize, all: usize) -> usize {
+    let Some(field) = section.field(key) else { return default.min(all) };
+    let part = field.integer(&format!("{key} = {default}"), 1, 1_000_000).map_or(1, saturated);
+    if part > all {
+        field.report(Mistake::new(
+            format!("{part} is more than max_connections, which is {all}"),
+            "Lower it, or raise max_connections.",
+        ));
+    }
+    part
+}
+
+fn throttle(mut section: Section<'_>) -> Throttle {
+    let default = Throttle::default();
+    let mut number = |key, default: u32, bounds| {
+        u32::try_from(integer(&mut section, key, default.into(), bounds)).unwrap_or(default)
+    };
+    let connection_burst = number("connection_burst", default.connection_burst, (1, 100_000));
+    let connections_per_second =
+        number("connections_per_second", default.connections_per_second, (1, 100_000));
+    let refuse_after = number("refuse_after", default.refuse_after, (2, 1000));
+    let mut time = |key, default, bounds| duration(&mut section, key, default, bounds);
+    let delay_at_most = time("delay_at_most", default.delay_at_most, (Duration::ZERO, 60 * SECOND));
+    let failure_window = time("failure_window", default.failure_window, (SECOND, DAY));
+    let refuse_for = time("refuse_for", default.refuse_for, (SECOND, 7 * DAY));
+    let spare_for = time("spare_for", default.spare_for, (Duration::ZERO, 90 * DAY));
+    let longest = section.field("refuse_at_most");
+    let refuse_at_most = match &longest {
+        None => default.refuse_at_most.max(refuse_for),
+        Some(field) => field
+            .parsed("refuse_at_most = \"1h\"", |text| values::duration(text, SECOND, 7 * DAY))
+            .unwrap_or(7 * DAY),
+    };
+    if let Some(field) = longest.filter(|_| refuse_at_most < refuse_for) {
+        field.report(Mistake::new(
+            "the longest refusal would be shorter than refuse_for, which is the first",
+            "Raise it, or lower refuse_for.",
+        ));
+    }
+    section.finish();
+    Throttle {
+        connection_burst,
+        connections_per_second,
+        delay_at_most,
+        refuse_after,
+        failure_window,
+        refuse_for,
+        refuse_at_most,
+        spare_for,
+    }
+}
+
+fn metrics(mut section: Section<'_>) -> Metrics {
+    let field = section.field("listen");
+    let listen =
+        field.and_then(|field| field.parsed("listen = \"127.0.0.1:9464\"", values::loopback_address));
+    section.finish();
+    Metrics { listen }
 }
 
 /// A path, relative ones from `base`.

@@ -31,6 +31,7 @@ pub fn check_reload(file: &Path, old: &Config, new: &Config) -> Result<(), Probl
         ("ssh.keep_alive", old.ssh.keep_alive != new.ssh.keep_alive),
         ("ssh.rekey_bytes", old.ssh.rekey_bytes != new.ssh.rekey_bytes),
         ("ssh.rekey_interval", old.ssh.rekey_interval != new.ssh.rekey_interval),
+        ("metrics.listen", old.metrics != new.metrics),
     ];
     for (key, _) in needs_restart.into_iter().filter(|(_, changed)| *changed) {
         refuse(key.to_owned(), "this can't change while the gateway runs".to_owned(), RESTART);

@@ -6,10 +6,11 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 
 use super::{
-    Source, Tenant, Unmatched, User,
+    Quota, Source, Tenant, Unmatched, User,
     files::{self, Privacy},
     inspect::SourceDraft,
     problems::Mistake,
+    quota,
     read::{self, Unique},
     values,
     walk::{Field, Section},
@@ -61,6 +62,7 @@ fn tenant(
     let user_ca_keys = keys(&mut section, "user_ca_keys", "user_ca_keys_file", base).unwrap_or_default();
     let revoked_keys = keys(&mut section, "revoked_keys", "revoked_keys_file", base).unwrap_or_default();
     let certificates = !user_ca_keys.is_empty();
+    let quota = quota::read(&mut section, None);
 
     let (mut ids, mut names, mut default_user) = (Unique::default(), Unique::default(), Unique::default());
     let mut users: Vec<_> = section
@@ -68,7 +70,7 @@ fn tenant(
         .map(|field| field.sections("[[tenant.user]]"))
         .unwrap_or_default()
         .into_iter()
-        .map(|section| user(section, base, certificates, &mut ids, &mut names, &mut default_user))
+        .map(|section| user(section, base, certificates, quota, &mut ids, &mut names, &mut default_user))
         .collect();
     users.sort_by_key(|user| user.id);
 
@@ -87,7 +89,7 @@ fn tenant(
     sources.sort_by_key(|source| source.id);
 
     section.finish();
-    Some(Tenant { id, name, zone: zone?, name_form, user_ca_keys, revoked_keys, users, sources })
+    Some(Tenant { id, name, zone: zone?, name_form, user_ca_keys, revoked_keys, quota, users, sources })
 }
 
 /// `None` where it, or one of its changes, can't be used.
@@ -130,6 +132,7 @@ fn user(
     mut section: Section<'_>,
     base: &Path,
     certificates: bool,
+    tenants_quota: Quota,
     ids: &mut Unique<u32>,
     names: &mut Unique<String>,
     default_user: &mut Unique<()>,
@@ -196,6 +199,7 @@ fn user(
         }
         allowed_networks.extend(elements.into_iter().filter_map(|it| it.parsed(NETWORKS, values::network)));
     }
+    let quota = quota::read(&mut section, Some(tenants_quota));
     section.finish();
     User {
         id,
@@ -205,6 +209,7 @@ fn user(
         authorized_keys: authorized_keys.unwrap_or_default(),
         require,
         allowed_networks,
+        quota,
     }
 }
 

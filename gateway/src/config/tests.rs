@@ -28,16 +28,16 @@ plugin = "wazo"
 settings = { root = "/srv" }
 "#;
 
-fn minimal() -> String {
+pub(super) fn minimal() -> String {
     MINIMAL.replace("HASH", HASH)
 }
 
-fn read(text: &str) -> Result<Config, Problems> {
+pub(super) fn read(text: &str) -> Result<Config, Problems> {
     parse(Path::new("recgate.toml"), text, Path::new("/nowhere"))
 }
 
 /// The mistakes of a text, each as it is shown.
-fn mistakes(text: &str) -> Vec<String> {
+pub(super) fn mistakes(text: &str) -> Vec<String> {
     read(text).expect_err("the configuration is wrong").iter().map(ToString::to_string).collect()
 }
 
@@ -55,6 +55,9 @@ fn the_example_file_is_right() {
     // It shows every default, so that reading it tells what happens without a line.
     let bare = read(&minimal()).unwrap();
     assert_eq!((&config.log, &config.ssh, &config.limits), (&bare.log, &bare.ssh, &bare.limits));
+    assert_eq!((&config.limits, &config.throttle), (&Limits::default(), &Throttle::default()));
+    assert_eq!(config.throttle, bare.throttle);
+    assert_eq!(config.metrics, bare.metrics);
     let (mut shown, mut source) = (config.tenants[0].sources[0].clone(), bare.tenants[0].sources[0].clone());
     assert_eq!(shown.metadata_wait, Duration::from_secs(86_400));
     shown.settings = source.settings.take();
@@ -82,15 +85,19 @@ role = "auditor"
 authorized_keys = ["KEY"]
 [ssh]
 listen = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:2022"]
-max_connections = 10
 [limits]
+max_connections = 10
 read_ahead_budget = "4MiB"
+[metrics]
+listen = "[::1]:0"
 "#;
     let config = read(&text.replace("KEY", KEY)).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.data_dir, PathBuf::from("/nowhere/data"));
     assert_eq!(config.ssh.listen.len(), 3);
-    assert_eq!(config.ssh.max_unauthenticated, 10, "a default never exceeds what it is a part of");
+    assert_eq!(config.limits.max_unauthenticated, 10, "a default never exceeds what it is a part of");
+    assert_eq!((config.limits.max_connections_per_address, config.limits.max_connections_per_tenant), (9, 9));
     assert_eq!(config.limits.read_ahead_per_file, 4 << 20);
+    assert_eq!(config.metrics.listen, Some("[::1]:0".parse().unwrap()));
     let source = &config.tenants[0].sources[0];
     assert_eq!(source.sha256.unwrap()[..2], [0, 255]);
     assert!(source.in_process);
@@ -238,31 +245,95 @@ fn bad_values_of_the_doors_and_limits() {
             "3:18: ssh.rekey_interval: 1s is out of range. Write a time from 1m to 1d.",
         ),
         (
-            "ssh]\nlogin_grace = \"1h\"",
-            "3:15: ssh.login_grace: 1h is out of range. Write a time from 1s to 10m.",
+            "ssh]\nproxy_protocol_from = [\"10.0.0.0/8\", \"lb.example\"]",
+            "3:38: ssh.proxy_protocol_from[1]: \"lb.example\" is no network. Write an address with the bits that \
+             count, for example \"10.1.0.0/16\", or a single address.",
         ),
         (
-            "ssh]\nidle_timeout = 15",
-            "3:16: ssh.idle_timeout: expected a string, found a whole number. Write for example idle_timeout = \
+            "ssh]\nproxy_protocol_from = [\"::/0\"]",
+            "3:24: ssh.proxy_protocol_from[0]: everybody could say that they are anywhere. Write the networks of \
+             your load balancers.",
+        ),
+        (
+            "ssh]\nproxy_protocol_from = \"10.0.0.0/8\"",
+            "3:23: ssh.proxy_protocol_from: expected an array, found a string. Write for example \
+             proxy_protocol_from = [\"10.0.0.0/8\"].",
+        ),
+        (
+            "limits]\nlogin_grace = \"1h\"",
+            "3:15: limits.login_grace: 1h is out of range. Write a time from 1s to 10m.",
+        ),
+        (
+            "limits]\nidle_timeout = 15",
+            "3:16: limits.idle_timeout: expected a string, found a whole number. Write for example idle_timeout = \
              \"900s\".",
         ),
         (
-            "ssh]\nmax_connections = 0",
-            "3:19: ssh.max_connections: 0 is out of range. Write a number from 1 to 1000000.",
+            "limits]\nmax_connections = 0",
+            "3:19: limits.max_connections: 0 is out of range. Write a number from 1 to 1000000.",
         ),
         (
-            "ssh]\nmax_connections = -99999999999999999999",
-            "3:19: ssh.max_connections: -99999999999999999999 is out of range. Write a number from 1 to 1000000.",
+            "limits]\nmax_connections = -99999999999999999999",
+            "3:19: limits.max_connections: -99999999999999999999 is out of range. Write a number from 1 to 1000000.",
         ),
         (
-            "ssh]\nmax_connections = 5\nmax_unauthenticated = 6",
-            "4:23: ssh.max_unauthenticated: 6 is more than max_connections, which is 5. Lower it, or raise \
+            "limits]\nmax_connections = 5\nmax_unauthenticated = 6",
+            "4:23: limits.max_unauthenticated: 6 is more than max_connections, which is 5. Lower it, or raise \
              max_connections.",
+        ),
+        (
+            "limits]\nmax_connections_per_address = 1001",
+            "3:31: limits.max_connections_per_address: 1001 is more than max_connections, which is 1000. Lower it, or \
+             raise max_connections.",
+        ),
+        (
+            "limits]\nmax_connections_per_tenant = \"all\"",
+            "3:30: limits.max_connections_per_tenant: expected a whole number, found a string. Write for example \
+             max_connections_per_tenant = 750.",
+        ),
+        (
+            "throttle]\nconnection_burst = 0",
+            "3:20: throttle.connection_burst: 0 is out of range. Write a number from 1 to 100000.",
+        ),
+        (
+            "throttle]\nconnections_per_second = 0.5",
+            "3:26: throttle.connections_per_second: expected a whole number, found a number with a point. Write for \
+             example connections_per_second = 4.",
+        ),
+        (
+            "throttle]\nrefuse_after = 1",
+            "3:16: throttle.refuse_after: 1 is out of range. Write a number from 2 to 1000.",
+        ),
+        (
+            "throttle]\ndelay_at_most = \"2m\"",
+            "3:17: throttle.delay_at_most: 2m is out of range. Write a time from 0s to 1m.",
+        ),
+        (
+            "throttle]\nfailure_window = \"1 week\"",
+            "3:18: throttle.failure_window: \"1 week\" is no length of time. Write a whole number and one of ms, s, \
+             m, h, d, for example \"90s\".",
+        ),
+        (
+            "throttle]\nrefuse_for = \"0s\"",
+            "3:14: throttle.refuse_for: 0s is out of range. Write a time from 1s to 7d.",
+        ),
+        (
+            "throttle]\nrefuse_for = \"2m\"\nrefuse_at_most = \"1m\"",
+            "4:18: throttle.refuse_at_most: the longest refusal would be shorter than refuse_for, which is the \
+             first. Raise it, or lower refuse_for.",
+        ),
+        (
+            "throttle]\nspare_for = \"100d\"",
+            "3:13: throttle.spare_for: 100d is out of range. Write a time from 0s to 90d.",
+        ),
+        (
+            "throttle]\nspared_for = \"1h\"",
+            "3:1: throttle.spared_for: there is no such key. Did you mean spare_for?",
         ),
         (
             "ssh]\nport = 22",
             "3:1: ssh.port: there is no such key. Remove it, or take one of: listen, host_keys, legacy_algorithms, keep_alive, \
-             rekey_bytes, rekey_interval, login_grace, idle_timeout, max_connections, max_unauthenticated.",
+             rekey_bytes, rekey_interval, proxy_protocol_from.",
         ),
         (
             "limits]\nread_ahead_budget = \"256MB\"",
@@ -273,6 +344,22 @@ fn bad_values_of_the_doors_and_limits() {
             "limits]\nread_ahead_per_file = \"1GiB\"",
             "3:23: limits.read_ahead_per_file: one file would get more than read_ahead_budget, which is for all \
              files together. Lower it, or raise read_ahead_budget.",
+        ),
+        (
+            "metrics]\nlisten = \"0.0.0.0:9464\"",
+            "3:10: metrics.listen: others could reach 0.0.0.0:9464, and there is neither a login nor encryption. \
+             Write a loopback address, for example \"127.0.0.1:9464\" or \"[::1]:9464\". For other machines, put a \
+             proxy before it that asks who they are.",
+        ),
+        (
+            "metrics]\nlisten = \"localhost:9464\"",
+            "3:10: metrics.listen: \"localhost:9464\" is no address with a port. Write a loopback address, for \
+             example \"127.0.0.1:9464\" or \"[::1]:9464\".",
+        ),
+        (
+            "metrics]\nlisten = [\"127.0.0.1:9464\"]",
+            "3:10: metrics.listen: expected a string, found an array. Write for example listen = \
+             \"127.0.0.1:9464\".",
         ),
         (
             "limits]\nshutdown_grace = \"forever\"",
@@ -600,11 +687,14 @@ fn a_reload_refuses_what_cannot_change() {
     let text = minimal()
         .replace("name = \"acme\"", "name = \"acme\"\nname_form = \"short\"")
         .replace("\"data\"", "\"other\"")
-        .replace("\"wazo\"", "\"s3\"");
+        .replace("\"wazo\"", "\"s3\"")
+        + "[metrics]\nlisten = \"127.0.0.1:9464\"\n";
     let problems = check_reload(file, &old, &read(&text).unwrap()).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "recgate.toml: data_dir: this can't change while the gateway runs. Put it back, or restart the gateway.\n\
+         recgate.toml: metrics.listen: this can't change while the gateway runs. Put it back, or restart the \
+         gateway.\n\
          recgate.toml: tenant[0].name_form: the form of acme's names was fixed when the tenant was made. Put it \
          back: clients know the recordings by their names.\n\
          recgate.toml: tenant[0].source 1.plugin: source 1 of acme has recordings of another plugin. Give the new \

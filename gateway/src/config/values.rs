@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
     time::Duration,
 };
 
@@ -67,6 +68,23 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, Mistake> {
         ));
     }
     Ok(value)
+}
+
+/// A number of bytes a second: a size, and `/s`.
+pub(super) fn bandwidth(text: &str, least: u64, most: u64) -> Result<NonZeroU64, Mistake> {
+    let size = text.trim_end().strip_suffix("/s").map(|text| size(text.trim_end(), 0, u64::MAX));
+    let Some(Ok(bytes)) = size else {
+        return Err(Mistake::new(
+            format!("\"{}\" is no bandwidth", shortened(text)),
+            "Write a size a second, in B, KiB, MiB, GiB or TiB, for example \"20MiB/s\".",
+        ));
+    };
+    NonZeroU64::new(bytes).filter(|bytes| (least..=most).contains(&bytes.get())).ok_or_else(|| {
+        Mistake::new(
+            format!("{} is out of range", shortened(text)),
+            format!("Write a bandwidth from {}/s to {}/s.", spelled_size(least), spelled_size(most)),
+        )
+    })
 }
 
 /// The name of a tenant, a user or a source: what a login and a path can carry without quoting.
@@ -150,6 +168,21 @@ pub(super) fn network(text: &str) -> Result<IpNet, Mistake> {
         ));
     }
     Ok(network)
+}
+
+/// An address and port that only this machine reaches.
+pub(super) fn loopback_address(text: &str) -> Result<SocketAddr, Mistake> {
+    const REMEDY: &str = "Write a loopback address, for example \"127.0.0.1:9464\" or \"[::1]:9464\".";
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| Mistake::new(format!("\"{}\" is no address with a port", shortened(text)), REMEDY))?;
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(address);
+    }
+    Err(Mistake::new(
+        format!("others could reach {address}, and there is neither a login nor encryption"),
+        format!("{REMEDY} For other machines, put a proxy before it that asks who they are."),
+    ))
 }
 
 /// A PHC string of argon2id whose check costs what a login may cost. The value is a secret: no message shows it.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
@@ -18,18 +19,23 @@ use crate::{
         AdminServer, SocketError,
         ready::{Ready, ReadyDoor, ReadyUser},
     },
-    catalog::CatalogError,
+    catalog::{CatalogError, Overdue},
     config::{Config, Source, Tenant},
     doors::{common::Drain, ssh},
     identity::{Identity, IdentityError},
     sources::Plugins,
     state::{DataDirLock, LockError},
+    telemetry::{
+        Pulse,
+        watch::{Watch, WatchError},
+    },
     vfs::{MediaReader, Mounted, Vfs},
 };
 
 pub mod data;
 mod operations;
 mod source;
+mod watched;
 
 use data::{Data, DataError};
 use source::{Running, follow};
@@ -39,6 +45,16 @@ const BACKGROUND_THREADS: usize = 2;
 
 /// Between two looks at what indexes are due.
 const INDEX_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Rounds of housekeeping between two looks at what indexes are overdue.
+const OVERDUE_ROUNDS: u32 = 5;
+
+/// Between two signs of life of the background's threads, and without one for how long they hang.
+const PULSE: Duration = Duration::from_secs(5);
+const PULSE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Housekeeping hangs when one tenant takes longer than this. A catalog that was rebuilt has years of indexes written.
+const HOUSEKEEPING_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Between two checkpoints of the journal.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(600);
@@ -75,6 +91,9 @@ pub enum StartError {
     /// The admin socket can't be opened.
     #[error(transparent)]
     Admin(#[from] SocketError),
+    /// Nobody could watch.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The ready file can't be written.
     #[error("{path}: {error}")]
     Ready {
@@ -95,6 +114,7 @@ pub struct Gateway {
     drain: Drain,
     grace: Mutex<Duration>,
     admin: AdminServer,
+    watch: Option<Watch>,
     background: Background,
     housekeeping: CancellationToken,
     housekeeper: JoinHandle<()>,
@@ -130,7 +150,14 @@ struct Shared {
     identity: Arc<Identity>,
     plugins: Arc<Plugins>,
     door: ssh::SshDoor,
+    reader: Arc<MediaReader>,
     drain: Drain,
+    /// Where metrics are served.
+    metrics: Option<SocketAddr>,
+    /// Root indexes that are late, by tenant, as housekeeping saw them last.
+    overdue: RwLock<HashMap<u32, Overdue>>,
+    background_pulse: Pulse,
+    housekeeping_pulse: Pulse,
     started: chrono::DateTime<chrono::Utc>,
     dir: PathBuf,
     running: RwLock<HashMap<u32, RunningTenant>>,
@@ -155,14 +182,20 @@ impl Gateway {
         demo_users: Vec<ReadyUser>,
     ) -> Result<Self, StartError> {
         let lock = DataDirLock::acquire(&config.data_dir)?;
+        // Early, because opening the state may take its time, and somebody may wait for it to be ready.
+        let watch = match config.metrics.listen {
+            Some(address) => Some(Watch::open(address).await?),
+            None => None,
+        };
         let data = Data::open(&config.data_dir).await?;
         let identity = Arc::new(Identity::new(&config.tenants)?);
+        identity.entrance().configure(&config.limits, &config.throttle);
         for tenant in &config.tenants {
             adopt(&data, tenant).await?;
         }
         let limits = &config.limits;
         let reader = MediaReader::new(limits.read_ahead_budget, limits.read_ahead_per_file);
-        let vfs = Arc::new(Vfs::new(Arc::clone(&data.catalog), reader));
+        let vfs = Arc::new(Vfs::new(Arc::clone(&data.catalog), Arc::clone(&reader)));
         let background = Background(Some(
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(BACKGROUND_THREADS)
@@ -174,13 +207,16 @@ impl Gateway {
         let drain = Drain::new();
         let door = ssh::serve(
             &config.ssh,
+            &config.limits,
             &config.data_dir,
             Arc::clone(&vfs) as _,
             Arc::clone(&identity),
             drain.clone(),
         )
         .await?;
+        let metrics = watch.as_ref().map(Watch::address);
         let ready = Ready {
+            metrics: metrics.map(|address| address.to_string()),
             doors: door
                 .addresses
                 .first()
@@ -201,18 +237,28 @@ impl Gateway {
             identity,
             plugins: Arc::new(Plugins::new(own_folder(), config.plugin_dirs.clone())),
             door,
+            reader,
             drain: drain.clone(),
+            metrics,
+            overdue: RwLock::default(),
+            background_pulse: Pulse::new("the background of scans and indexes", PULSE_LIMIT),
+            housekeeping_pulse: Pulse::new("the publication of indexes", HOUSEKEEPING_LIMIT),
             started: chrono::Utc::now(),
             dir: config.data_dir.clone(),
             running: RwLock::default(),
         });
         shared.take(&config, &background.handle()?);
         let admin = AdminServer::start(&lock, Arc::clone(&shared) as _)?;
+        if let Some(watch) = &watch {
+            watch.begin(Arc::clone(&shared) as _);
+            tracing::info!(address = %watch.address(), "metrics and probes are served");
+        }
         if let Some(path) = ready_file {
             ready.write(&path).map_err(|error| StartError::Ready { path, error })?;
         }
         let housekeeping = CancellationToken::new();
         let housekeeper = background.handle()?.spawn(keep_house(Arc::clone(&shared), housekeeping.clone()));
+        background.handle()?.spawn(live(Arc::clone(&shared), housekeeping.clone()));
         for address in &shared.door.addresses {
             tracing::info!(%address, host_key = %shared.door.host_key_sha256, "the SSH door is open");
         }
@@ -222,6 +268,7 @@ impl Gateway {
             drain,
             grace: Mutex::new(limits.shutdown_grace),
             admin,
+            watch,
             background,
             housekeeping,
             housekeeper,
@@ -247,6 +294,9 @@ impl Gateway {
             adopt(&self.shared.data, tenant).await?;
         }
         self.shared.identity.replace(&config.tenants)?;
+        self.shared.door.trust_proxies(&config.ssh.proxy_protocol_from);
+        self.shared.identity.entrance().configure(&config.limits, &config.throttle);
+        self.shared.door.configure(&config.limits);
         *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = config.limits.shutdown_grace;
         self.shared.take(&config, &self.background.handle()?);
         Ok(())
@@ -254,13 +304,17 @@ impl Gateway {
 
     /// Refuses new sessions, lets transfers finish within the grace time, and closes everything.
     pub async fn shutdown(self) {
-        let Self { shared, drain, grace, admin, background, housekeeping, housekeeper, _lock, .. } = self;
+        let Self { shared, drain, grace, admin, watch, background, housekeeping, housekeeper, _lock, .. } =
+            self;
         let grace = *grace.lock().unwrap_or_else(PoisonError::into_inner);
         let cut = drain.finish(grace).await;
         if cut > 0 {
             tracing::warn!(sessions = cut, "sessions were cut off at the end of the grace time");
         }
         admin.stop().await;
+        if let Some(watch) = watch {
+            watch.stop().await;
+        }
         housekeeping.cancel();
         let _ = housekeeper.await;
         let running = std::mem::take(&mut *shared.running.write().unwrap_or_else(PoisonError::into_inner));
@@ -323,8 +377,9 @@ impl Shared {
 /// Publishes indexes that are due and writes checkpoints.
 async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     let mut checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
-    loop {
+    for round in (0..OVERDUE_ROUNDS).cycle() {
         for (tenant, settled) in shared.tenants() {
+            shared.housekeeping_pulse.beat();
             let catalog = &shared.data.catalog;
             // Before its sources have been heard after a start, a day would only be published twice.
             let published = if settled {
@@ -336,6 +391,10 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
                 tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
             }
         }
+        if round == 0 {
+            look_for_overdue(&shared).await;
+        }
+        shared.housekeeping_pulse.beat();
         if tokio::time::Instant::now() >= checkpoint {
             checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
             if let Err(error) = shared.data.checkpoint().await {
@@ -347,6 +406,31 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             () = tokio::time::sleep(INDEX_INTERVAL) => {}
         }
     }
+}
+
+/// Says that the background's threads get to their work.
+async fn live(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        shared.background_pulse.beat();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PULSE) => {}
+        }
+    }
+}
+
+/// Remembers, for the metrics, which root indexes are late.
+async fn look_for_overdue(shared: &Shared) {
+    let mut seen = HashMap::new();
+    for (tenant, _) in shared.tenants() {
+        match shared.data.catalog.overdue_indexes(&tenant, now_ms()).await {
+            Ok(overdue) => {
+                seen.insert(tenant.id, overdue);
+            }
+            Err(error) => tracing::error!(tenant = %tenant.name, %error, "the indexes can't be looked at"),
+        }
+    }
+    *shared.overdue.write().unwrap_or_else(PoisonError::into_inner) = seen;
 }
 
 /// Makes a tenant known to the catalog, and its indexes whole, before anybody looks.

@@ -1,18 +1,22 @@
 //! What the admin API asks of the running gateway.
 
-use std::{path::PathBuf, sync::PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::{Shared, data::head, now_ms};
+use super::{Shared, data::head, now_ms, source::Running};
 use crate::{
     admin::{
         BackupReport, DoorStatus, Operations, PluginStatus, RecordingCounts, SessionCounts, SourceReport,
         Status, TenantStatus,
     },
     catalog::Progress,
-    config::Source,
+    config::{Source, Tenant},
     sources::Slot,
     state::Chain,
 };
@@ -21,35 +25,21 @@ use crate::{
 impl Operations for Shared {
     async fn status(&self) -> Status {
         let mut tenants = Vec::new();
-        // Copied out, so that the lock isn't held while the store is asked.
-        let running: Vec<_> = {
-            let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-            running
-                .values()
-                .map(|running| {
-                    let sources: Vec<_> = running
-                        .sources
-                        .iter()
-                        .map(|running| {
-                            let progress =
-                                running.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
-                            (running.source.clone(), std::sync::Arc::clone(&running.slot), progress)
-                        })
-                        .collect();
-                    (std::sync::Arc::clone(&running.tenant), sources)
-                })
-                .collect()
-        };
-        for (tenant, sources) in running {
+        let entrance = self.identity.entrance();
+        let connections = entrance.admission().status();
+        for (tenant, sources) in self.sources_now() {
             let counts = self.data.catalog.counts(tenant.id).await.unwrap_or_default();
             let mut reports = Vec::new();
             for (source, slot, progress) in sources {
                 let row = self.data.catalog.source(tenant.id, source.id).await.unwrap_or_default();
                 reports.push(report(&source, &slot, &progress, row.watermark_ms));
             }
+            let (sessions, max_sessions) = self.identity.sessions(tenant.id);
             tenants.push(TenantStatus {
                 id: tenant.id,
                 name: tenant.name.clone(),
+                sessions: count(sessions),
+                max_sessions: max_sessions.map(count),
                 recordings: RecordingCounts {
                     learned: counts.learned,
                     published: counts.published,
@@ -61,7 +51,6 @@ impl Operations for Shared {
             });
         }
         tenants.sort_by_key(|tenant| tenant.id);
-        let (connections, sessions) = self.door.connections();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -78,7 +67,9 @@ impl Operations for Shared {
                     host_keys: vec![self.door.host_key_sha256.clone()],
                 })
                 .collect(),
-            sessions: SessionCounts { connections, sessions },
+            metrics: self.metrics.map(|address| address.to_string()),
+            sessions: SessionCounts::new(&connections, entrance.admission().caps()),
+            throttle: entrance.throttle().status(Instant::now()).into(),
             tenants,
             journals: vec![
                 head(Chain::Governance, self.data.journal.head()),
@@ -90,6 +81,28 @@ impl Operations for Shared {
     async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String> {
         self.data.backup(&directory).await.map_err(|error| error.to_string())
     }
+}
+
+impl Shared {
+    /// The tenants with their sources and how they go, copied out: so that nothing is locked while a store is asked.
+    pub(super) fn sources_now(&self) -> Vec<(Arc<Tenant>, Vec<SourceNow>)> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        let source = |running: &Running| {
+            let progress = running.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
+            (running.source.clone(), Arc::clone(&running.slot), progress)
+        };
+        running
+            .values()
+            .map(|running| (Arc::clone(&running.tenant), running.sources.iter().map(source).collect()))
+            .collect()
+    }
+}
+
+/// A source with where its instance is and how its scans go.
+pub(super) type SourceNow = (Source, Arc<Slot>, Progress);
+
+fn count(sessions: usize) -> u64 {
+    u64::try_from(sessions).unwrap_or(u64::MAX)
 }
 
 fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) -> SourceReport {

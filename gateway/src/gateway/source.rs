@@ -102,6 +102,7 @@ async fn run(
         };
         match made {
             Ok(media) => {
+                let media = slot.measured(media);
                 slot.set(Some(Arc::clone(&media)));
                 break media;
             }

@@ -7,20 +7,30 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use russh::keys::{Certificate, HashAlg, PublicKey, ssh_key::public::KeyData};
 use tokio::sync::watch;
 
-use crate::config::Tenant;
+use crate::config::{Limits, Tenant, Throttle};
 
+pub mod admission;
 mod certificate;
+pub mod entrance;
+mod origin;
+mod pace;
 mod password;
 mod roster;
+mod table;
+pub mod throttle;
+mod turns;
 
+pub use origin::Origin;
+pub use pace::{Pace, SessionPermit, TooManySessions};
 pub use password::{HashError, hash_password, parse_password_hash};
 
+use entrance::Entrance;
 use password::{Outcome, Passwords};
 use roster::Roster;
 
@@ -56,6 +66,8 @@ pub enum Role {
 pub struct Identity {
     roster: watch::Sender<Arc<Roster>>,
     passwords: Passwords,
+    limits: pace::Limits,
+    entrance: Arc<Entrance>,
     /// Two reloads at once must not interleave.
     replacing: Mutex<()>,
 }
@@ -69,13 +81,15 @@ impl Identity {
         let roster = Arc::new(Roster::new(tenants)?);
         Ok(Self {
             roster: watch::Sender::new(roster),
-            passwords: Passwords::new(),
+            limits: pace::Limits::new(tenants),
+            passwords: Passwords::default(),
+            entrance: Arc::new(Entrance::new(&Limits::default(), &Throttle::default())),
             replacing: Mutex::new(()),
         })
     }
 
     /// Takes the users of a reloaded configuration. Sessions whose user or credential is gone end; roles count from
-    /// the next operation on.
+    /// the next operation on, limits at once.
     ///
     /// # Errors
     /// As [`Identity::new`]; then the users from before stay.
@@ -83,7 +97,14 @@ impl Identity {
         let roster = Arc::new(Roster::new(tenants)?);
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         self.roster.send_replace(roster);
+        self.limits.replace(tenants);
         Ok(())
+    }
+
+    /// Who may connect, and how late failed logins are answered. It has its defaults until it is
+    /// [configured](Entrance::configure).
+    pub fn entrance(&self) -> &Arc<Entrance> {
+        &self.entrance
     }
 
     /// Checks a password. Takes as long for a login that doesn't exist as for one that does.
@@ -98,12 +119,15 @@ impl Identity {
         password: &str,
     ) -> Result<Step, LoginRefused> {
         proofs.begin(login);
+        let (throttle, now) = (self.entrance.throttle(), Instant::now());
+        throttle.may_check(from, now).map_err(|_| LoginRefused::Throttled)?;
+        let spared = throttle.is_spared(from, now);
         let roster = self.current();
         let found = roster.find(login);
         let hash = found.and_then(|(_, user)| user.password_hash.clone());
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| Arc::clone(&roster.dummy_hash));
-        match self.passwords.verify(Arc::clone(&hash), password.to_owned()).await {
+        match self.passwords.verify(from.into(), spared, Arc::clone(&hash), password.to_owned()).await {
             Outcome::Busy => Err(LoginRefused::Busy),
             Outcome::Right if known => self.shown(&roster, proofs, from, Credential::Password(hash)),
             Outcome::Right | Outcome::Wrong => Err(LoginRefused::Wrong),
@@ -261,6 +285,16 @@ impl Login {
         &self.login
     }
 
+    /// What was shown, in one word of a few, for the metrics.
+    pub fn method(&self) -> &'static str {
+        match &*self.credentials {
+            [Credential::Password(_)] => "password",
+            [Credential::Key(_)] => "key",
+            [Credential::Certificate { .. }] => "certificate",
+            _ => "several",
+        }
+    }
+
     /// What was shown, for the log: `password`, a key's fingerprint, a certificate's name.
     pub fn credential(&self) -> String {
         self.credentials.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
@@ -303,6 +337,28 @@ pub enum LoginRefused {
     /// So many passwords are being checked that this one wasn't.
     #[error("too many passwords are being checked, this one was not")]
     Busy,
+    /// The address is refused for its failed logins, so this password wasn't checked.
+    #[error("the address is refused for its failed logins, this password was not checked")]
+    Throttled,
+}
+
+impl LoginRefused {
+    /// All labels.
+    pub const LABELS: [&str; 7] =
+        ["wrong", "unknown_key", "certificate", "order", "network", "busy", "throttled"];
+
+    /// One word, for the metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong",
+            Self::UnknownKey => "unknown_key",
+            Self::Certificate(_) => "certificate",
+            Self::Order => "order",
+            Self::Network => "network",
+            Self::Busy => "busy",
+            Self::Throttled => "throttled",
+        }
+    }
 }
 
 /// A user that can't be taken from the configuration.

@@ -9,16 +9,13 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use tokio::sync::Semaphore;
+
+use super::{origin::Origin, turns::Turns};
 
 /// Memory in KiB, passes and lanes of new hashes.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 /// What a configured hash may cost at most: 256 MiB, 16 passes, 16 lanes.
 const MOST: (u32, u32, u32) = (256 * 1024, 16, 16);
-/// Passwords checked at once.
-const AT_ONCE: usize = 2;
-/// Passwords that wait for their check; one more is refused.
-const QUEUE: usize = 62;
 /// The longest password in bytes.
 const LONGEST: usize = 1024;
 
@@ -83,10 +80,9 @@ pub(super) fn dummy_hash(hashes: &[&str]) -> String {
 }
 
 /// Checks passwords off the runtime's threads, few at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Passwords {
-    running: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    turns: Turns,
 }
 
 /// What came of a check.
@@ -94,25 +90,25 @@ pub(super) struct Passwords {
 pub(super) enum Outcome {
     Right,
     Wrong,
-    /// The queue was full.
+    /// The queue was full, see [`Turns`].
     Busy,
 }
 
 impl Passwords {
-    pub(super) fn new() -> Self {
-        Self { running: Arc::new(Semaphore::new(AT_ONCE)), places: Arc::new(Semaphore::new(AT_ONCE + QUEUE)) }
-    }
-
-    pub(super) async fn verify(&self, hash: Arc<str>, password: String) -> Outcome {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+    /// Checks a password that came `from` an address, which is `spared` if it logged in lately.
+    pub(super) async fn verify(
+        &self,
+        from: Origin,
+        spared: bool,
+        hash: Arc<str>,
+        password: String,
+    ) -> Outcome {
+        let Some(turn) = self.turns.turn(from, spared).await else {
             return Outcome::Busy;
         };
-        let Ok(turn) = Arc::clone(&self.running).acquire_owned().await else {
-            return Outcome::Busy;
-        };
-        // The permits go along: a client that hangs up doesn't make room while its check still runs.
+        // The turn goes along: a client that hangs up doesn't make room while its check still runs.
         let check = tokio::task::spawn_blocking(move || {
-            let _permits = (place, turn);
+            let _turn = turn;
             verify(&hash, &password)
         });
         match check.await {
@@ -199,12 +195,5 @@ mod tests {
         let hash: PasswordHash = cheap.hash_password("x".repeat(LONGEST).as_bytes()).unwrap();
         assert!(verify(&hash.to_string(), &"x".repeat(LONGEST)));
         assert!(!verify(&hash.to_string(), &"x".repeat(LONGEST + 1)));
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_refuses() {
-        let passwords = Passwords::new();
-        let _all = passwords.places.clone().try_acquire_many_owned(64).unwrap();
-        assert_eq!(passwords.verify(dummy_hash(&[]).into(), "x".to_owned()).await, Outcome::Busy);
     }
 }

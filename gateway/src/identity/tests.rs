@@ -11,7 +11,7 @@ use russh::keys::{
 
 use super::*;
 use crate::{
-    config::User,
+    config::{Quota, User},
     layout::{NameForm, TenantZone},
 };
 
@@ -23,6 +23,7 @@ pub(crate) fn tenant(users: Vec<User>) -> Tenant {
         name_form: NameForm::Long,
         user_ca_keys: Vec::new(),
         revoked_keys: Vec::new(),
+        quota: Quota::default(),
         users,
         sources: Vec::new(),
     }
@@ -41,6 +42,7 @@ pub(crate) fn user(id: u32, name: Option<&str>) -> User {
         authorized_keys: Vec::new(),
         require: Vec::new(),
         allowed_networks: Vec::new(),
+        quota: Quota::default(),
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod host;
 mod instance;
 mod library;
+mod measured;
 mod plugin;
 mod pool;
 mod scan;

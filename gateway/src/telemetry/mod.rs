@@ -1,4 +1,7 @@
-//! Logs, to standard error: as text for people or as one JSON object a line.
+//! Logs, metrics, health.
+//!
+//! Logs go to standard error: as text for people or as one JSON object a line. Metrics and health are asked for over
+//! HTTP, see [`watch`].
 
 use std::{backtrace::Backtrace, panic::PanicHookInfo, sync::OnceLock};
 
@@ -10,6 +13,13 @@ use tracing_subscriber::{
 };
 
 use crate::config::Log;
+
+mod metrics;
+mod pulse;
+pub mod watch;
+
+pub use metrics::*;
+pub use pulse::Pulse;
 
 /// The running filter, which a reload of the configuration replaces.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
@@ -47,6 +57,8 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| TelemetryError::Twice)?;
     let _ = FILTER.set(handle);
     std::panic::set_hook(Box::new(log_panic));
+    // They count from here: the start of the process.
+    metrics();
     Ok(())
 }
 
@@ -69,6 +81,7 @@ fn parsed(filter: &str) -> Result<EnvFilter, TelemetryError> {
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
+    metrics().panicked();
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
     let backtrace = Backtrace::capture();

@@ -197,9 +197,15 @@ growing_after = 1
 
     /// Starts the gateway.
     pub fn start(&mut self) -> &Gateway {
+        self.start_through(&[])
+    }
+
+    /// The same through programs that become the gateway, as `taskset -c 1` does.
+    pub fn start_through(&mut self, through: &[&str]) -> &Gateway {
         assert!(self.gateway.is_none(), "the gateway runs already");
         let config = self.config_path();
-        self.gateway = Some(Gateway::start(self.path(), &["serve", "--config", config.to_str().unwrap()]));
+        let args = ["serve", "--config", config.to_str().unwrap()];
+        self.gateway = Some(Gateway::start_through(through, self.path(), &args));
         self.gateway.as_ref().unwrap()
     }
 

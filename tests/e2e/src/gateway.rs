@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    ffi::OsStr,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -56,6 +57,13 @@ pub fn python_program(name: &str) -> PathBuf {
     program
 }
 
+/// The folder of what is kept of a test run for people to look at: `RECGATE_ARTEFACTS`, or `target/e2e-artefacts`.
+pub fn artefacts() -> PathBuf {
+    let folder = given("RECGATE_ARTEFACTS", "target/e2e-artefacts");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// The path in a variable of the environment, or else this one below the workspace's root.
 fn given(variable: &str, built: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
@@ -89,12 +97,20 @@ impl Gateway {
     /// Starts `recgate ARGS… --ready-file …` and waits until it listens. Its log (standard error) goes on in
     /// `folder/gateway.log`.
     pub fn start(folder: &Path, args: &[&str]) -> Self {
+        Self::start_through(&[], folder, args)
+    }
+
+    /// The same through programs that become the gateway, as `taskset -c 1` does.
+    pub fn start_through(through: &[&str], folder: &Path, args: &[&str]) -> Self {
         let log = folder.join("gateway.log");
         let ready_file = folder.join("ready.json");
         drop(fs::remove_file(&ready_file));
         let stdout = folder.join("gateway.stdout");
         let append = |path| File::options().create(true).append(true).open(path).unwrap();
-        let child = Command::new(recgate())
+        let gateway = recgate();
+        let mut words = through.iter().map(OsStr::new).chain([gateway.as_os_str()]);
+        let child = Command::new(words.next().unwrap())
+            .args(words)
             .args(args)
             .arg("--ready-file")
             .arg(&ready_file)

@@ -14,17 +14,26 @@
 
 mod clients;
 mod command;
+mod cutter;
 mod fixture;
 mod gateway;
 pub mod hostile;
 mod indexes;
+mod openmetrics;
 mod raw;
+mod served;
 mod wazo;
 
-pub use clients::{Login, askpass, ssh_options};
+pub use clients::{Existing, FileZilla, Login, Mount, askpass, ssh_options};
 pub use command::{Finished, run, wait_for};
+pub use cutter::Cutter;
 pub use fixture::{ACME, Fixture, GLOBEX, TenantSpec, password, password_hash};
-pub use gateway::{Gateway, Ready, python_program, recgate, test_plugins};
+pub use gateway::{Gateway, Ready, artefacts, python_program, recgate, test_plugins};
 pub use indexes::{Row, files_below, read_index};
+pub use openmetrics::OpenMetrics;
 pub use raw::{Entry, Kind, Raw, Stat, Status};
+pub use served::{
+    NO_DELETING, NO_FOLDERS, NO_WRITING, Original, Originals, Served, assert_mirrors, assert_same_times,
+    untouched,
+};
 pub use wazo::{Call, WazoTree, sounds, utc};

@@ -173,6 +173,27 @@ impl Raw {
         Ok(Some(fields.bytes().to_vec()))
     }
 
+    /// Many reads at once. Tells for each answer, in the order in which they came, which of the reads it answers and
+    /// what it brought.
+    pub fn read_at_once(&mut self, handle: &[u8], reads: &[(u64, u32)]) -> Vec<(usize, Vec<u8>)> {
+        let first = self.next_id;
+        for (offset, length) in reads {
+            let mut body = self.next_id.to_be_bytes().to_vec();
+            self.next_id += 1;
+            body.extend(text(handle));
+            body.extend(offset.to_be_bytes());
+            body.extend(length.to_be_bytes());
+            self.send(READ, &body);
+        }
+        let answers = reads.iter().map(|_| {
+            let packet = self.packet();
+            assert_eq!(packet[0], DATA);
+            let mut fields = Fields(&packet[1..]);
+            (usize::try_from(fields.u32() - first).unwrap(), fields.bytes().to_vec())
+        });
+        answers.collect()
+    }
+
     /// A whole file.
     pub fn file(&mut self, path: &str) -> Result<Vec<u8>, Status> {
         let handle = self.open(path.as_bytes())?;

@@ -63,6 +63,15 @@ fn the_demo_serves_what_its_users_can_mirror() {
         let mirrored = files_below(&folder.path().join(format!("mirror-{login}")));
         assert!(files_below(&copy) == mirrored, "{line}: differs from what sftp mirrors: {done}");
     }
+    // What is to be pasted for curl works, too.
+    let pasted = lines_to_paste(&printed, "curl ");
+    assert_eq!(pasted.len(), 2, "{printed}");
+    for line in pasted {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line.replace("curl ", "curl --silent --fail --noproxy '*' --max-time 20 ")]);
+        let answer = run(&mut shell, b"", Duration::from_secs(30)).success();
+        assert!(answer.stdout.starts_with("ok\n") || answer.stdout.ends_with("# EOF\n"), "{line}: {answer}");
+    }
     gateway.stop();
 }
 

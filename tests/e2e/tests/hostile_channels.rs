@@ -103,7 +103,7 @@ fn openssh_renews_its_keys_with_every_mib() {
 
 #[test]
 fn key_exchanges_that_are_begun_and_left() {
-    let scene = Scene::with_ssh("idle_timeout = \"5s\"");
+    let scene = Scene::with_limits("idle_timeout = \"5s\"");
     let (path, bytes) = scene.large();
     let bystander = scene.bystander();
     // Reads are outstanding, and the exchange never goes on: the replies stay bounded, the connection is cut as idle.
@@ -249,7 +249,7 @@ fn messages_on_channels_that_are_closed_or_never_were() {
 
 #[test]
 fn windows_of_nothing_and_without_end() {
-    let scene = Scene::with_ssh("idle_timeout = \"10s\"");
+    let scene = Scene::with_limits("idle_timeout = \"10s\"");
     let (path, _) = scene.large();
     let bystander = scene.bystander();
     let ask = |ssh: &mut Ssh, channel: Opened| {

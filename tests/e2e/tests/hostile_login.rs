@@ -16,7 +16,7 @@ fn key() -> KeyPair {
 }
 
 /// A scene in which `acme/keyed` has a key and no password, `acme/both` needs the key and then acme's password.
-fn scene(ssh: &str) -> Scene {
+fn scene(limits: &str) -> Scene {
     Scene::with(|config| {
         let key = key().line();
         let hash = config.lines().find(|line| line.starts_with("password_hash")).unwrap().to_owned();
@@ -25,7 +25,8 @@ fn scene(ssh: &str) -> Scene {
              [[tenant.user]]\nid = 8\nname = \"both\"\nrole = \"downloader\"\nauthorized_keys = [\"{key}\"]\n{hash}\n\
              require = [\"publickey\", \"password\"]\n\n[[tenant.source]]"
         );
-        config.replacen("[[tenant.source]]", &users, 1).replace("[ssh]\n", &format!("[ssh]\n{ssh}\n"))
+        let config = config.replacen("[[tenant.source]]", &users, 1);
+        format!("{config}\n[limits]\n{limits}\n")
     })
 }
 

@@ -405,7 +405,7 @@ const A_CONNECTION: u64 = 32 << 20;
 #[test]
 fn a_reader_that_never_drains_holds_its_own_bytes_only() {
     const READERS: u64 = 8;
-    let scene = Scene::with_ssh("idle_timeout = \"20s\"");
+    let scene = Scene::with_limits("idle_timeout = \"20s\"");
     let (path, _) = scene.large();
     let bystander = scene.bystander();
     bystander.works_on();

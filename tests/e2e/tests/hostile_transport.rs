@@ -39,7 +39,7 @@ fn ends(stream: &mut TcpStream) {
 
 #[test]
 fn identifications_that_never_end() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     for bytes in
         [b"A".repeat(1 << 16), b"hello\r\n".repeat(1 << 13), b"\r\n".repeat(1 << 15), vec![0; 1 << 16]]
     {
@@ -66,7 +66,7 @@ fn identifications_that_never_end() {
 
 #[test]
 fn a_peer_that_sends_a_byte_now_and_then_is_cut_by_the_login_grace() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     let mut ssh = Ssh::greet(scene.port);
     let bytes = ssh.packed(&Kexinit::default().message());
     let mut dripping = [
@@ -92,7 +92,7 @@ fn a_peer_that_sends_a_byte_now_and_then_is_cut_by_the_login_grace() {
 
 #[test]
 fn peers_that_stop_in_the_middle_of_the_key_exchange() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     let kexinit = Kexinit::default().message();
     let init = Message::new(msg::KEX_ECDH_INIT).string([9; 32]).0;
     let mut waiting: Vec<Ssh> = Vec::new();
@@ -121,7 +121,7 @@ fn peers_that_stop_in_the_middle_of_the_key_exchange() {
 
 #[test]
 fn lengths_that_lie() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     let lengths = [0, 1, 3, 4, 5, 12, 300_000, 0x7fff_ffff, 0x8000_0000, u32::MAX - 3, u32::MAX];
     for length in lengths {
         let mut ssh = Ssh::greet(scene.port);
@@ -149,7 +149,7 @@ fn lengths_that_lie() {
 #[test]
 fn a_length_of_4_gib_is_refused_before_its_bytes_come() {
     // With the default's grace of 30 seconds, and without more bytes: only the length itself can be the reason.
-    let scene = Scene::with_ssh("login_grace = \"600s\"");
+    let scene = Scene::with_limits("login_grace = \"600s\"");
     for mut ssh in [Ssh::greet(scene.port), Ssh::encrypted(scene.port)] {
         // The cipher's first block is read before the length is looked at.
         ssh.stream.write_all(&u32::MAX.to_be_bytes()).unwrap();
@@ -161,7 +161,7 @@ fn a_length_of_4_gib_is_refused_before_its_bytes_come() {
 
 #[test]
 fn key_exchanges_that_offer_nothing_or_too_much() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     let with = |at: usize, list: String| {
         let mut kexinit = Kexinit::default();
         kexinit.lists[at] = list;
@@ -223,7 +223,7 @@ fn key_exchanges_that_offer_nothing_or_too_much() {
 
 #[test]
 fn public_keys_that_are_none() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     // Too short, too long, and points that make the secret zero whatever the server's key is.
     let mut low_order = [0; 32];
     low_order[0] = 1;
@@ -240,7 +240,7 @@ fn public_keys_that_are_none() {
 
 #[test]
 fn messages_that_come_too_early() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     let service = Message::new(msg::SERVICE_REQUEST).string("ssh-userauth").0;
     let login = Ssh::request("acme", "password").byte(0).string(password("acme")).0;
     let open = Message::new(msg::CHANNEL_OPEN).string("session").u32(0).u32(1 << 20).u32(1 << 15).0;
@@ -274,7 +274,7 @@ fn messages_that_come_too_early() {
 
 #[test]
 fn a_strict_key_exchange_takes_nothing_else() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     let mut strict = Kexinit::default();
     strict.lists[0].push_str(",kex-strict-c-v00@openssh.com");
     for slipped in [vec![msg::IGNORE, 0, 0, 0, 0], vec![msg::DEBUG, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
@@ -297,7 +297,7 @@ fn a_strict_key_exchange_takes_nothing_else() {
 
 #[test]
 fn garbage_after_newkeys() {
-    let scene = Scene::with_ssh("login_grace = \"600s\"");
+    let scene = Scene::with_limits("login_grace = \"600s\"");
     let mut bytes = [0_u8; 4096];
     let mut state = 1_u32;
     for byte in &mut bytes {
@@ -339,7 +339,7 @@ fn compression_is_never_used() {
 
 #[test]
 fn key_exchanges_without_end_end_with_the_login_grace() {
-    let scene = Scene::with_ssh(SHORT_GRACE);
+    let scene = Scene::with_limits(SHORT_GRACE);
     let mut ssh = Ssh::encrypted(scene.port);
     // Each costs the server a signature: this must not go on for ever.
     let mut count = 0_usize;

@@ -15,6 +15,7 @@ pub struct Need {
 enum What {
     Program(&'static str),
     Folder(&'static str),
+    File(&'static str),
     PythonModule(&'static str),
 }
 
@@ -29,6 +30,11 @@ impl Need {
         Self { what: What::Folder(path), package }
     }
 
+    /// A file.
+    pub const fn file(path: &'static str, package: &'static str) -> Self {
+        Self { what: What::File(path), package }
+    }
+
     /// A module of the `python3` in the search path.
     pub const fn python(module: &'static str, package: &'static str) -> Self {
         Self { what: What::PythonModule(module), package }
@@ -38,13 +44,14 @@ impl Need {
         match self.what {
             What::Program(name) => find(name),
             What::Folder(path) => Path::new(path).is_dir(),
+            What::File(path) => Path::new(path).is_file(),
             What::PythonModule(name) => imports(name),
         }
     }
 
     fn name(&self) -> String {
         match self.what {
-            What::Program(name) | What::Folder(name) => name.to_owned(),
+            What::Program(name) | What::Folder(name) | What::File(name) => name.to_owned(),
             What::PythonModule(name) => format!("Python's module {name}"),
         }
     }

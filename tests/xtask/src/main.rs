@@ -21,7 +21,7 @@ Commands:
   demo [ARG…]   Build the release, then run `recgate demo ARG…`: two tenants with recordings, served over SFTP
   test [ARG…]   Install what the tests need, build the release, run every test and a little of each fuzz target.
                 With ARG…, which goes to `cargo test`, no fuzz target
-  bench [ARG…]  Measure the SFTP door beside OpenSSH's (--pairs N, --size MIB)
+  bench [ARG…]  Measure the SFTP door beside other servers (--help says more)
   fuzz SECONDS [TARGET]
                 Run each fuzz target (or one) so long, from where it left off; see tests/fuzz/README.md
 
@@ -34,6 +34,7 @@ Environment:
 const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
+    machine::Need::program("ssh-keyscan", "openssh-client"),
     machine::Need::program("scp", "openssh-client"),
     machine::Need::program("lftp", "lftp"),
     machine::Need::program("sshfs", "sshfs"),
@@ -46,7 +47,6 @@ const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::program("filezilla", "filezilla"),
     machine::Need::program("Xvfb", "xvfb"),
     machine::Need::program("xdotool", "xdotool"),
-    machine::Need::program("xdpyinfo", "x11-utils"),
     machine::Need::program("import", "imagemagick"),
     machine::Need::python("ensurepip", "python3-venv"),
     FUZZ_NEED,
@@ -62,7 +62,11 @@ const BENCH_NEEDS: &[machine::Need] = &[
     machine::Need::program("sftp", "openssh-client"),
     machine::Need::program("ssh-keygen", "openssh-client"),
     machine::Need::program("sshd", "openssh-server"),
+    machine::Need::program("proftpd", "proftpd-core"),
+    machine::Need::file("/usr/lib/proftpd/mod_sftp.so", "proftpd-mod-crypto"),
     machine::Need::program("taskset", "util-linux"),
+    machine::Need::program("setpriv", "util-linux"),
+    machine::Need::python("ensurepip", "python3-venv"),
 ];
 
 fn main() -> ExitCode {
@@ -124,10 +128,13 @@ fn fuzz(args: &[OsString]) -> Result<ExitCode, String> {
 fn bench(args: &[OsString]) -> Result<ExitCode, String> {
     machine::provide(BENCH_NEEDS)?;
     let recgate = release()?;
-    // It only starts the programs that are measured: its own speed doesn't matter.
+    let plugins = test_plugins()?;
+    let python = python()?;
+    // It starts the programs that are measured and is at most a client of theirs: its own speed hardly matters.
     let mut bench = cargo();
     bench.args(["run", "--quiet", "--package", "recgate-e2e", "--bin", "bench", "--"]);
-    run(bench.args(args).env("RECGATE_BIN", recgate))?;
+    bench.env("RECGATE_BIN", recgate).env("RECGATE_TEST_PLUGINS", plugins).env("RECGATE_PYTHON", python);
+    run(bench.args(args))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -147,6 +147,13 @@ fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
          folder. `recgate status --data-dir {}` says how the gateway is.\n",
         shell_quoted(&dir.join("data").display().to_string())
     ));
+    if let Some(address) = &ready.metrics {
+        text.push_str(&format!(
+            "Metrics for Prometheus, and whether it is ready:\n  \
+             curl http://{address}/metrics\n  \
+             curl 'http://{address}/readyz?verbose'\n"
+        ));
+    }
     text.push_str(&format!("The demo lies in {}. Ctrl-C ends it.", dir.display()));
     text
 }
@@ -178,7 +185,11 @@ mod tests {
             password: "pass-word".to_owned(),
             role: Role::Downloader,
         };
-        let ready = Ready { doors: [("sftp".to_owned(), door)].into(), users: vec![user] };
+        let ready = Ready {
+            doors: [("sftp".to_owned(), door)].into(),
+            metrics: Some("127.0.0.1:9464".to_owned()),
+            users: vec![user],
+        };
         let text = instructions(&ready, Path::new("/tmp/my demo"), 7);
         for line in [
             "with 7 recordings, over SFTP on 127.0.0.1:2022.",
@@ -189,6 +200,7 @@ mod tests {
             "-u acme,pass-word sftp://127.0.0.1:2022\n",
             "  sftp://acme:pass-word@127.0.0.1:2022\n",
             "-p 2022 acme@127.0.0.1:/ acme\n",
+            "  curl http://127.0.0.1:9464/metrics\n",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -122,7 +122,8 @@ fn config_text(dir: &Path, listen: SocketAddr, users: &[ReadyUser]) -> Result<St
     let quoted = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
     let mut text = format!(
         "# Written anew by each `recgate demo --dir {}`. `recgate serve --config` takes it as well.\n\
-         data_dir = {}\n\n[ssh]\nlisten = [\"{listen}\"]\n",
+         data_dir = {}\n\n[ssh]\nlisten = [\"{listen}\"]\n\n\
+         [metrics]\nlisten = \"127.0.0.1:0\"\n",
         dir.display().to_string().escape_debug(),
         quoted(&dir.join("data")),
     );

@@ -1,4 +1,5 @@
-//! What a session writes to the log: a line when it logs in and when it closes, one a transfer, one a refusal.
+//! What a session writes to the log: a line when it logs in and when it closes, one a transfer, one a refusal. The
+//! metrics of sessions are counted at the same places.
 
 use std::{
     net::SocketAddr,
@@ -9,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::vfs::{Refusal, RefusalKind, VPath};
+use crate::{
+    identity::LoginRefused,
+    telemetry::{OpenConnection, OpenSession, metrics},
+    vfs::{Refusal, RefusalKind, VPath},
+};
 
 /// A session's identity in the log, and its totals.
 #[derive(Debug)]
@@ -22,6 +27,9 @@ pub struct SessionLog {
     files: AtomicU64,
     bytes: AtomicU64,
     refusals: AtomicU64,
+    /// Once somebody has logged in.
+    session: OnceLock<OpenSession>,
+    _connection: OpenConnection,
 }
 
 /// A file that was read, or a part of it.
@@ -52,6 +60,8 @@ impl SessionLog {
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            session: OnceLock::new(),
+            _connection: metrics().connection(door),
         }
     }
 
@@ -65,17 +75,37 @@ impl SessionLog {
         self.peer
     }
 
-    /// Somebody logged in, `with` a password or a key.
-    pub fn logged_in(&self, login: &Arc<str>, with: &str, client: &str) {
+    /// Somebody logged in by a method (as the metrics call it), `with` a password or a certain key.
+    pub fn logged_in(&self, login: &Arc<str>, method: &'static str, with: &str, client: &str) {
+        metrics().login(self.door, method, "ok");
         // A session has one login; a second call can't be.
         let _ = self.login.set(Arc::clone(login));
+        // Who has logged in is in the configuration, and so is the tenant.
+        let tenant = login.split('/').next().unwrap_or_default();
+        let _ = self.session.set(metrics().session(self.door, tenant));
         tracing::info!(door = self.door, session = self.number, peer = %self.peer, %login, with, client, "session opened");
     }
 
-    /// A login failed. `login` is what was typed.
-    pub fn login_failed(&self, login: &str, reason: &str) {
+    /// Somebody showed who they are, and there was no room for one more.
+    pub fn turned_away(&self, login: &str, with: &str, client: &str, reason: &str) {
+        tracing::warn!(
+            door = self.door, session = self.number, peer = %self.peer, %login, with, client, reason, "session refused"
+        );
+    }
+
+    /// A login by a method failed. `login` is what was typed.
+    pub fn login_failed(&self, login: &str, method: &'static str, refused: &LoginRefused) {
+        metrics().login(self.door, method, refused.label());
+        let reason = refused.to_string();
         let login: String = login.chars().take(80).collect();
         tracing::warn!(door = self.door, session = self.number, peer = %self.peer, ?login, reason, "login failed");
+    }
+
+    /// Content of a file goes to the client.
+    pub fn sent(&self, bytes: u64) {
+        if let Some(session) = self.session.get() {
+            session.sent(bytes);
+        }
     }
 
     /// A file was read and closed.
@@ -85,6 +115,9 @@ impl SessionLog {
             return;
         }
         self.files.fetch_add(1, Ordering::Relaxed);
+        if let Some(session) = self.session.get() {
+            session.transferred(transfer.complete);
+        }
         tracing::info!(
             door = self.door, session = self.number, login = self.login(), path = %transfer.path,
             from = transfer.from, bytes = transfer.bytes, complete = transfer.complete,
@@ -95,6 +128,7 @@ impl SessionLog {
     /// Something was refused. A path that isn't there is no news: it is logged at `debug`.
     pub fn refused(&self, operation: &str, path: &dyn std::fmt::Display, refusal: &Refusal) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
+        metrics().refused(self.door, kind_label(refusal.kind));
         let (session, login, path, kind) = (self.number, self.login(), path.to_string(), refusal.kind);
         let (reason, detail) = (&*refusal.client, &refusal.detail);
         match kind {
@@ -155,5 +189,41 @@ impl SessionLog {
 
     fn login(&self) -> &str {
         self.login.get().map_or("", |login| login)
+    }
+}
+
+/// Makes a door's series in the metrics, so that the first of each counts.
+pub fn announce_door(door: &'static str, methods: &[&'static str]) {
+    const KINDS: [RefusalKind; 11] = [
+        RefusalKind::NotFound,
+        RefusalKind::NotAFolder,
+        RefusalKind::IsAFolder,
+        RefusalKind::ReadOnly,
+        RefusalKind::Forbidden,
+        RefusalKind::Locked,
+        RefusalKind::Unavailable,
+        RefusalKind::Archived,
+        RefusalKind::Corrupt,
+        RefusalKind::Busy,
+        RefusalKind::Internal,
+    ];
+    let mut results = vec!["ok"];
+    results.extend(LoginRefused::LABELS);
+    metrics().open_door(door, methods, &results, &KINDS.map(kind_label));
+}
+
+fn kind_label(kind: RefusalKind) -> &'static str {
+    match kind {
+        RefusalKind::NotFound => "not_found",
+        RefusalKind::NotAFolder => "not_a_folder",
+        RefusalKind::IsAFolder => "is_a_folder",
+        RefusalKind::ReadOnly => "read_only",
+        RefusalKind::Forbidden => "forbidden",
+        RefusalKind::Locked => "locked",
+        RefusalKind::Unavailable => "unavailable",
+        RefusalKind::Archived => "archived",
+        RefusalKind::Corrupt => "corrupt",
+        RefusalKind::Busy => "busy",
+        RefusalKind::Internal => "internal",
     }
 }

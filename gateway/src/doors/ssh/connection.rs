@@ -22,8 +22,13 @@ use super::{
     wire::{Link, Wire},
 };
 use crate::{
+    config,
     doors::common::{Drain, SessionLog},
-    identity::{Account, Identity, Login, LoginEnded},
+    identity::{
+        Account, Identity, Login, LoginEnded, Pace, SessionPermit, TooManySessions, admission::Full,
+        entrance::Admitted,
+    },
+    telemetry::metrics,
     vfs::FileSystem,
 };
 
@@ -33,6 +38,7 @@ const SOCKET_BUFFER: usize = 16 * 1024;
 const RECENTLY: Duration = Duration::from_secs(5);
 /// How often a stopping gateway looks whether a transfer has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
+const TOO_MANY_CONNECTIONS: &str = "this tenant has too many connections at this time";
 /// How long a client that was told to go may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -48,6 +54,12 @@ pub(super) struct Connection {
     /// russh's session, once it runs.
     pub(super) handle: OnceLock<Handle>,
     login: OnceLock<Login>,
+    /// While the session runs.
+    permit: Mutex<Option<SessionPermit>>,
+    /// From the login on.
+    pace: OnceLock<Pace>,
+    /// Replies that wait for their share of the bandwidth.
+    paced: AtomicUsize,
     logged_in: CancellationToken,
     files: AtomicUsize,
 }
@@ -55,20 +67,24 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(
         peer: SocketAddr,
+        cut: CancellationToken,
         fs: Arc<dyn FileSystem>,
         identity: Arc<Identity>,
         drain: Drain,
         legacy: bool,
     ) -> Self {
         Self {
-            log: SessionLog::new("sftp", peer),
+            log: SessionLog::new(super::DOOR, peer),
             fs,
             identity,
             drain,
-            link: Arc::new(Link::new()),
+            link: Arc::new(Link::new(cut)),
             legacy,
             handle: OnceLock::new(),
             login: OnceLock::new(),
+            permit: Mutex::default(),
+            pace: OnceLock::new(),
+            paced: AtomicUsize::new(0),
             logged_in: CancellationToken::new(),
             files: AtomicUsize::new(0),
         }
@@ -85,12 +101,50 @@ impl Connection {
     }
 
     /// Somebody logged in.
-    pub(super) fn log_in(&self, login: Login, client: &str) {
-        self.log.logged_in(login.name(), &login.credential(), client);
+    ///
+    /// # Errors
+    /// There is no room for the session; the connection has to end.
+    pub(super) fn log_in(&self, login: Login, client: &str) -> Result<(), TooManySessions> {
+        self.enter(&login, client)?;
+        self.log.logged_in(login.name(), login.method(), &login.credential(), client);
         // Only the first login counts; russh takes no second one.
         let _ = self.login.set(login);
         self.link.touch();
         self.logged_in.cancel();
+        Ok(())
+    }
+
+    /// Counts the session.
+    fn enter(&self, login: &Login, client: &str) -> Result<(), TooManySessions> {
+        let permit = self.identity.start_session(login).inspect_err(|refused| {
+            self.log.turned_away(login.name(), &login.credential(), client, &refused.to_string());
+        })?;
+        let _ = self.pace.set(permit.pace().clone());
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+        Ok(())
+    }
+
+    /// The session counts no more, although tasks of it may hold the connection yet.
+    fn leave(&self) {
+        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Whether so many bytes of recordings may go out now; they are taken then. Otherwise [`Connection::paced`] waits
+    /// for them.
+    pub(super) fn may_send(&self, bytes: usize) -> bool {
+        self.pace.get().is_none_or(|pace| pace.try_take(bytes))
+    }
+
+    /// Gets in line for the session's share of the bandwidth; the future waits for it. The session isn't idle meanwhile.
+    pub(super) fn paced(self: &Arc<Self>, bytes: usize) -> impl Future<Output = ()> + Send + use<> {
+        let waits = Waits::of(self);
+        let share = self.pace.get().map(|pace| pace.line_up(bytes));
+        async move {
+            if let Some(share) = share {
+                share.await;
+            }
+            waits.0.link.touch();
+        }
     }
 
     pub(super) fn file_opened(&self) {
@@ -111,11 +165,33 @@ impl Connection {
     }
 }
 
+/// One that waits; counted until it is dropped.
+struct Waits(Arc<Connection>);
+
+impl Waits {
+    fn of(connection: &Arc<Connection>) -> Self {
+        connection.paced.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.paced.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The times of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub(super) login_grace: Duration,
     pub(super) idle: Duration,
+}
+
+impl From<&config::Limits> for Times {
+    fn from(limits: &config::Limits) -> Self {
+        Self { login_grace: limits.login_grace, idle: limits.idle_timeout }
+    }
 }
 
 /// Runs a connection to its end.
@@ -124,10 +200,11 @@ pub(super) async fn run(
     transport: Arc<Transport>,
     socket: TcpStream,
     times: Times,
-    place: WaitingPlace,
+    place: Admitted,
 ) {
     let reason = watch(&connection, &transport, socket, times, place).await;
     connection.link.cut.cancel();
+    connection.leave();
     connection.log.closed(&reason);
 }
 
@@ -136,14 +213,14 @@ async fn watch(
     transport: &Transport,
     mut socket: TcpStream,
     times: Times,
-    place: WaitingPlace,
+    mut place: Admitted,
 ) -> String {
     let mut deadline = pin!(tokio::time::sleep(times.login_grace));
     let greeting = tokio::select! {
         greeting = greet(&mut socket) => greeting,
         () = &mut deadline => return "no login in time".to_owned(),
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     };
     let Greeting { identification, read } = match greeting {
         Ok(greeting) => greeting,
@@ -161,7 +238,7 @@ async fn watch(
         started = start => started,
         () = &mut deadline => return "no login in time".to_owned(),
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     };
     let mut session = match started {
         Ok(session) => pin!(session),
@@ -178,22 +255,32 @@ async fn watch(
             return "no login in time".to_owned();
         }
         () = connection.drain.begun() => return "shutdown".to_owned(),
-        () = connection.link.cut.cancelled() => return "pushed out by newer connections".to_owned(),
+        () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     }
-    drop(place);
 
     let Some(login) = connection.login.get() else { return "no login".to_owned() };
-    let (disconnect, why) = tokio::select! {
-        ended = &mut session => return ending(ended),
-        () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
-        () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
-        () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
-        () = connection.link.cut.cancelled() => return "cut".to_owned(),
+    let full = login.account().ok().and_then(|account| place.log_in(account.tenant).err());
+    let (disconnect, why) = match full {
+        Some(Full::PushedOut) => return closed_for(Full::PushedOut),
+        Some(_) => (Disconnect::TooManyConnections, TOO_MANY_CONNECTIONS),
+        None => tokio::select! {
+            ended = &mut session => return ending(ended),
+            () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
+            () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
+            () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
+            () = connection.link.cut.cancelled() => return "cut".to_owned(),
+        },
     };
     connection.disconnect(disconnect, why).await;
     // russh waits for the client to close; `cut` then takes what is left.
     let _ = tokio::time::timeout(FAREWELL, session).await;
-    why.to_owned()
+    full.map_or_else(|| why.to_owned(), closed_for)
+}
+
+/// A cap cost the connection its life.
+fn closed_for(full: Full) -> String {
+    metrics().turned_away(super::DOOR, full.label());
+    full.to_string()
 }
 
 /// Why a session ended. Where the client was offered nothing that it knows, says what would help.
@@ -231,7 +318,12 @@ async fn idle(connection: &Connection, limit: Duration) {
     loop {
         let due = connection.link.last_active() + limit;
         if Instant::now() >= due {
-            return;
+            if connection.paced.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            // It is kept waiting, it doesn't idle.
+            connection.link.touch();
+            continue;
         }
         tokio::time::sleep_until(due.into()).await;
     }
@@ -253,50 +345,5 @@ async fn drained(connection: &Connection) {
     tokio::select! {
         () = transfers => {}
         () = connection.drain.cut() => {}
-    }
-}
-
-/// The connections that haven't logged in yet. When there are too many, the oldest goes: idle ones that hold places
-/// lose them, while a client that logs in takes its place for a moment only.
-#[derive(Clone)]
-pub(super) struct Waiting {
-    places: Arc<Mutex<std::collections::VecDeque<(u64, CancellationToken)>>>,
-    limit: usize,
-}
-
-impl Waiting {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { places: Arc::default(), limit }
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Takes a place, in the order of the connections' arrival.
-    pub(super) fn enter(&self, connection: &Connection) -> WaitingPlace {
-        let number = connection.log.number();
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        while places.len() >= self.limit.max(1) {
-            if let Some((_, oldest)) = places.pop_front() {
-                oldest.cancel();
-            }
-        }
-        places.push_back((number, connection.link.cut.clone()));
-        WaitingPlace { waiting: self.clone(), number }
-    }
-}
-
-/// A place among those that wait; dropped at the login.
-pub(super) struct WaitingPlace {
-    waiting: Waiting,
-    number: u64,
-}
-
-impl Drop for WaitingPlace {
-    fn drop(&mut self) {
-        let mut places = self.waiting.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|(number, _)| *number != self.number);
     }
 }

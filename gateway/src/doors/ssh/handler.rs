@@ -1,11 +1,6 @@
 //! russh's callbacks: logging in, and what a channel may ask for. None of them waits but for a password's check.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
 
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty,
@@ -16,8 +11,6 @@ use russh::{
 use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, login_methods, sftp::Sftp};
 use crate::identity::{Login, LoginRefused, Method, Proofs, Step};
 
-/// Waited before the answer to a failed login.
-const PENALTY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// Channels that a connection may have at once, as many as OpenSSH allows.
 const CHANNELS: usize = 10;
 /// Channels that a connection may open in its life; russh keeps a little of each that we close first.
@@ -57,7 +50,7 @@ impl SshHandler {
     }
 
     /// What russh is told after something was shown.
-    async fn answer(&mut self, login: &str, step: Result<Step, LoginRefused>) -> Auth {
+    async fn answer(&mut self, login: &str, method: &'static str, step: Result<Step, LoginRefused>) -> Auth {
         match step {
             Ok(Step::LoggedIn(login)) => {
                 self.login = Some(login);
@@ -66,20 +59,21 @@ impl SshHandler {
             Ok(Step::Next(method)) => {
                 Auth::Reject { proceed_with_methods: Some(methods_of(method)), partial_success: true }
             }
-            Err(refused) => self.rejected(login, &refused).await,
+            Err(refused) => self.rejected(login, method, &refused).await,
         }
     }
 
     /// Every failure looks the same to the client.
-    async fn rejected(&mut self, login: &str, refused: &LoginRefused) -> Auth {
-        self.connection.log.login_failed(login, &refused.to_string());
+    async fn rejected(&mut self, login: &str, method: &'static str, refused: &LoginRefused) -> Auth {
+        self.connection.log.login_failed(login, method, refused);
         // Clients show all keys that they have, and nobody guesses one; russh counts them.
         if *refused == LoginRefused::UnknownKey {
             return reject();
         }
         self.failures += 1;
         // The probe that clients begin with (`none`) and keys that are only offered don't come here.
-        tokio::time::sleep(PENALTY).await;
+        let entrance = self.connection.identity.entrance();
+        tokio::time::sleep(entrance.login_failed(self.connection.log.peer().ip(), refused)).await;
         if self.failures >= MAX_LOGIN_FAILURES {
             self.connection
                 .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")
@@ -92,7 +86,7 @@ impl SshHandler {
         let from = self.connection.log.peer().ip();
         let identity = Arc::clone(&self.connection.identity);
         let step = identity.check_password(&mut self.proofs, from, user, password).await;
-        self.answer(user, step).await
+        self.answer(user, "password", step).await
     }
 
     /// Whether some channel's requests wait in such numbers that the client has to slow down.
@@ -181,7 +175,7 @@ impl Handler for SshHandler {
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let from = self.connection.log.peer().ip();
         let step = self.connection.identity.check_key(&mut self.proofs, from, user, key.public_key);
-        Ok(self.answer(user, step).await)
+        Ok(self.answer(user, "key", step).await)
     }
 
     async fn auth_openssh_certificate(
@@ -192,13 +186,15 @@ impl Handler for SshHandler {
         let from = self.connection.log.peer().ip();
         let (identity, now) = (&self.connection.identity, SystemTime::now());
         let step = identity.check_certificate(&mut self.proofs, from, user, certificate, now);
-        Ok(self.answer(user, step).await)
+        Ok(self.answer(user, "certificate", step).await)
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         let login = self.login.take().ok_or(russh::Error::NotAuthenticated)?;
         let client: String = String::from_utf8_lossy(session.remote_sshid()).chars().take(100).collect();
-        self.connection.log_in(login, &client);
+        if let Err(refused) = self.connection.log_in(login, &client) {
+            session.disconnect(Disconnect::TooManyConnections, &refused.to_string(), "en")?;
+        }
         Ok(())
     }
 

@@ -8,21 +8,36 @@
 //! russh stops taking queued replies while one channel of a connection waits for its client's window. So channels of
 //! one connection can slow each other down; connections can't.
 
-use std::{borrow::Cow, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
-
-use russh::{MethodKind, MethodSet, SshId};
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    sync::Semaphore,
+use std::{
+    borrow::Cow,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
+
+use ipnet::IpNet;
+use russh::{MethodKind, MethodSet, SshId};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     algorithms::{Lenience, Offer},
-    connection::{Connection, Times, Waiting},
+    connection::{Connection, Times},
     greeting::IDENTIFICATION,
 };
-use super::common::Drain;
-use crate::{config, identity::Identity, vfs::FileSystem};
+use super::common::{Drain, announce_door, real_peer};
+use crate::{
+    config,
+    identity::{
+        Identity,
+        admission::Arrival,
+        entrance::{Entrance, TurnedAway},
+    },
+    telemetry::metrics,
+    vfs::FileSystem,
+};
 
 mod algorithms;
 mod budget;
@@ -37,6 +52,8 @@ pub use host_keys::HostKeyError;
 #[cfg(fuzzing)]
 pub(crate) use sftp::fuzz;
 
+/// The door's name in log and metrics.
+const DOOR: &str = "sftp";
 /// Bytes of requests that a client may send ahead. Uploads are refused, so requests are all that comes.
 const WINDOW: u32 = 256 * 1024;
 /// Failed logins with which a connection ends.
@@ -57,10 +74,14 @@ pub struct SshDoor {
 }
 
 impl SshDoor {
-    /// Connections now: all of them, and those that have logged in.
-    pub fn connections(&self) -> (u64, u64) {
-        let all = self.door.limit.saturating_sub(self.door.connections.available_permits());
-        (all as u64, all.saturating_sub(self.door.waiting.len()) as u64)
+    /// Takes the times of a reloaded configuration, for connections that come from now on.
+    pub fn configure(&self, limits: &config::Limits) {
+        *self.door.times.lock().unwrap_or_else(PoisonError::into_inner) = limits.into();
+    }
+
+    /// Takes other load balancers, for connections that come from now on.
+    pub fn trust_proxies(&self, networks: &[IpNet]) {
+        *self.door.proxies.write().unwrap_or_else(PoisonError::into_inner) = networks.into();
     }
 }
 
@@ -90,6 +111,7 @@ pub enum SshDoorError {
 /// [`SshDoorError`]; then nothing listens.
 pub async fn serve(
     config: &config::Ssh,
+    limits: &config::Limits,
     data_dir: &Path,
     fs: Arc<dyn FileSystem>,
     identity: Arc<Identity>,
@@ -101,22 +123,20 @@ pub async fn serve(
         .map_err(|error| SshDoorError::Internal(error.to_string()))??;
     let host_key_sha256 = host_keys::fingerprint(&keys);
 
+    announce_door(DOOR, &["password", "key", "certificate", "several"]);
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
-    let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
     let door = Arc::new(Door {
         transport: Arc::new(Transport {
             russh: RusshConfigs::new(config, &keys),
             legacy: config.legacy_algorithms,
             lenience: Lenience::default(),
         }),
-        connections: Arc::new(Semaphore::new(limit)),
-        limit,
-        waiting: Waiting::new(config.max_unauthenticated),
-        times: Times { login_grace: config.login_grace, idle: config.idle_timeout },
+        times: Mutex::new(limits.into()),
         fs,
         identity,
         drain: drain.clone(),
+        proxies: RwLock::new(config.proxy_protocol_from.as_slice().into()),
     });
     for (listener, address) in listeners {
         drain.spawn(Arc::clone(&door).accept(listener, address));
@@ -126,14 +146,12 @@ pub async fn serve(
 
 struct Door {
     transport: Arc<Transport>,
-    connections: Arc<Semaphore>,
-    /// Permits of `connections` when nobody is connected.
-    limit: usize,
-    waiting: Waiting,
-    times: Times,
+    times: Mutex<Times>,
     fs: Arc<dyn FileSystem>,
     identity: Arc<Identity>,
     drain: Drain,
+    /// Who tells where clients are.
+    proxies: RwLock<Arc<[IpNet]>>,
 }
 
 /// What SSH's transport layer is given.
@@ -145,50 +163,95 @@ struct Transport {
 
 impl Door {
     async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr) {
-        // Each trouble is logged when it begins, not for each connection.
-        let (mut full, mut failing) = (false, false);
+        // A trouble is logged when it begins, not for each connection.
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 () = self.drain.begun() => return,
-                accepted = listener.accept() => accepted,
+                accepted = accept(self.identity.entrance(), &listener) => accepted,
             };
-            let (socket, peer) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((arrival, socket, peer)) => {
+                    failing = false;
+                    self.drain.spawn(Arc::clone(&self).receive(arrival, socket, peer));
+                }
                 Err(error) => {
                     // Without descriptors or memory the next attempt fails as well, and at once.
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%address, %error, "connections can't be accepted");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
                 }
-            };
-            failing = false;
-            let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-                if !std::mem::replace(&mut full, true) {
-                    tracing::warn!(%address, %peer, "max_connections is reached, connections are turned away");
-                }
-                continue;
-            };
-            full = false;
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::debug!(%peer, %error, "TCP_NODELAY can't be set");
             }
-            let connection = Connection::new(
-                peer,
-                Arc::clone(&self.fs),
-                Arc::clone(&self.identity),
-                self.drain.clone(),
-                self.transport.legacy,
-            );
-            let place = self.waiting.enter(&connection);
-            let (transport, times) = (Arc::clone(&self.transport), self.times);
-            self.drain.spawn(async move {
-                connection::run(Arc::new(connection), transport, socket, times, place).await;
-                drop(permit);
-            });
         }
     }
+
+    /// A connection from its socket to its end. Until it is admitted it costs a socket and this task.
+    async fn receive(self: Arc<Self>, arrival: Arrival, mut socket: TcpStream, peer: SocketAddr) {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "TCP_NODELAY can't be set");
+        }
+        let Some(peer) = self.client(&mut socket, peer).await else { return };
+        let cut = CancellationToken::new();
+        let admitted = tokio::select! {
+            () = self.drain.begun() => return,
+            admitted = self.identity.entrance().admit(arrival, peer.ip(), &cut) => admitted,
+        };
+        let place = match admitted {
+            Ok(place) => place,
+            Err(turned_away) => return turn_away(socket, turned_away),
+        };
+        let connection = Connection::new(
+            peer,
+            cut,
+            Arc::clone(&self.fs),
+            Arc::clone(&self.identity),
+            self.drain.clone(),
+            self.transport.legacy,
+        );
+        let times = *self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        // In a box of its own, so that who is turned away doesn't pay for it.
+        Box::pin(connection::run(Arc::new(connection), Arc::clone(&self.transport), socket, times, place))
+            .await;
+    }
+
+    /// Where the client is, behind a load balancer too. `None` where the connection has to end.
+    async fn client(&self, socket: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        let proxies = Arc::clone(&self.proxies.read().unwrap_or_else(PoisonError::into_inner));
+        let client = tokio::select! {
+            client = real_peer(socket, peer, &proxies) => client,
+            () = self.drain.begun() => return None,
+        };
+        match client {
+            Ok(client) => Some(client),
+            Err(error) if error.is_health_check() => {
+                tracing::debug!(%peer, "a load balancer connected and closed");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%peer, reason = %error, "a connection from a load balancer is closed");
+                None
+            }
+        }
+    }
+}
+
+/// Takes a socket when there may be one more.
+async fn accept(entrance: &Entrance, listener: &TcpListener) -> io::Result<(Arrival, TcpStream, SocketAddr)> {
+    let arrival = entrance.admission().arrive().await;
+    let (socket, peer) = listener.accept().await?;
+    Ok((arrival, socket, peer))
+}
+
+/// Closes a connection, with a line that says why: a server may send lines before its identification (RFC 4253, 4.2),
+/// and clients show them when asked for details. It costs one packet, and no wait: what can't be said is left.
+fn turn_away(socket: TcpStream, why: TurnedAway) {
+    metrics().turned_away(DOOR, why.label());
+    let Ok(mut socket) = socket.into_std() else { return };
+    let _ = socket.write(format!("{}\r\n", why.to_client()).as_bytes());
+    let _ = socket.shutdown(Shutdown::Write);
+    // Bytes that nobody has read would turn the end into a reset, which takes the line along.
+    let _ = socket.read(&mut [0; 512]);
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SshDoorError> {
@@ -262,6 +325,10 @@ fn login_methods() -> MethodSet {
     MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive][..])
 }
 
+#[cfg(test)]
+mod entrance_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

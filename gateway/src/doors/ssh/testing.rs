@@ -226,6 +226,7 @@ pub(super) struct TestDoor {
     pub(super) address: SocketAddr,
     pub(super) fingerprint: String,
     pub(super) identity: Arc<Identity>,
+    pub(super) tenants: Vec<config::Tenant>,
     pub(super) drain: Drain,
     pub(super) folder: TempDir,
     key: PathBuf,
@@ -239,11 +240,21 @@ pub(super) fn config() -> config::Ssh {
         rekey_interval: Duration::from_secs(3600),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         host_keys: Vec::new(),
+        proxy_protocol_from: Vec::new(),
+    }
+}
+
+pub(super) fn limits() -> config::Limits {
+    config::Limits {
         login_grace: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(600),
-        max_unauthenticated: 50,
-        max_connections: 100,
+        ..config::Limits::default()
     }
+}
+
+/// As by default, but nobody has to wait after a failed login.
+pub(super) fn throttle() -> config::Throttle {
+    config::Throttle { delay_at_most: Duration::from_millis(10), ..config::Throttle::default() }
 }
 
 fn new_key(path: &std::path::Path) -> PrivateKey {
@@ -258,7 +269,16 @@ impl TestDoor {
         Self::open_with(memory, config()).await
     }
 
-    pub(super) async fn open_with(memory: Memory, mut config: config::Ssh) -> Self {
+    pub(super) async fn open_with(memory: Memory, config: config::Ssh) -> Self {
+        Self::open_limited(memory, config, limits(), throttle()).await
+    }
+
+    pub(super) async fn open_limited(
+        memory: Memory,
+        mut config: config::Ssh,
+        limits: config::Limits,
+        throttle: config::Throttle,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (host, key) = (folder.path().join("host"), folder.path().join("user"));
         new_key(&host);
@@ -269,14 +289,20 @@ impl TestDoor {
         default.authorized_keys = vec![public.clone()];
         anna.role = crate::identity::Role::Administrator;
         anna.authorized_keys = vec![public];
-        let identity = Arc::new(Identity::new(&[tenant(vec![default, anna])]).unwrap());
-        let drain = Drain::new();
-        let door: SshDoor =
-            serve(&config, folder.path(), Arc::new(memory), Arc::clone(&identity), drain.clone())
-                .await
-                .unwrap();
+        let tenants = vec![tenant(vec![default, anna])];
+        let identity = Arc::new(Identity::new(&tenants).unwrap());
+        identity.entrance().configure(&limits, &throttle);
+        let (drain, memory) = (Drain::new(), Arc::new(memory));
+        let serving = serve(&config, &limits, folder.path(), memory, Arc::clone(&identity), drain.clone());
+        let door: SshDoor = serving.await.unwrap();
         let address = door.addresses[0];
-        Self { address, fingerprint: door.host_key_sha256, identity, drain, folder, key }
+        Self { address, fingerprint: door.host_key_sha256, identity, tenants, drain, folder, key }
+    }
+
+    /// Limits the users' tenant, as a reload does.
+    pub(super) fn limit(&mut self, quota: config::Quota) {
+        self.tenants[0].quota = quota;
+        self.identity.replace(&self.tenants).unwrap();
     }
 
     fn options(&self, command: &mut Command, login: &str) {
@@ -350,12 +376,22 @@ impl TestDoor {
 
     /// Runs `sftp` with a password.
     pub(super) async fn sftp_with_password(&self, login: &str, password: &str) -> Output {
+        self.sftp_with_password_and(&[], login, password).await
+    }
+
+    pub(super) async fn sftp_with_password_and(
+        &self,
+        arguments: &[&str],
+        login: &str,
+        password: &str,
+    ) -> Output {
         let asker = self.folder.path().join(format!("ask-{password}"));
         fs::write(&asker, format!("#!/bin/sh\necho '{password}'\n")).unwrap();
         fs::set_permissions(&asker, fs::Permissions::from_mode(0o700)).unwrap();
         let mut command = Command::new("sftp");
         self.options(&mut command, login);
-        command.args(["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=20", "127.0.0.1"]);
+        command.args(["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=20"]);
+        command.args(arguments).arg("127.0.0.1");
         command.env("SSH_ASKPASS", &asker).env("SSH_ASKPASS_REQUIRE", "force").stdin(Stdio::null());
         deadline(command.output()).await.unwrap()
     }

@@ -11,9 +11,12 @@ use tokio::{
 
 use super::{
     budget::Budget,
-    testing::{Memory, Pace, TestDoor, byte_at, config, deadline, read_body, string},
+    testing::{Memory, Pace, TestDoor, byte_at, config, deadline, limits, read_body, string, throttle},
 };
-use crate::identity::tests::{tenant, user};
+use crate::{
+    config::Limits,
+    identity::tests::{tenant, user},
+};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -495,9 +498,8 @@ async fn anything_but_sftp_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_log_in_is_cut_off() {
-    let mut config = config();
-    config.login_grace = Duration::from_millis(200);
-    let door = TestDoor::open_with(Memory::new(&[]), config).await;
+    let limits = Limits { login_grace: Duration::from_millis(200), ..limits() };
+    let door = TestDoor::open_limited(Memory::new(&[]), config(), limits, throttle()).await;
     for hello in [&b""[..], b"SSH-2.0-x\r\n", b"GET / HTTP/1.0\r\n\r\n"] {
         let mut socket = TcpStream::connect(door.address).await.unwrap();
         socket.write_all(hello).await.unwrap();
@@ -506,21 +508,6 @@ async fn who_does_not_log_in_is_cut_off() {
         let _ = deadline(socket.read_to_end(&mut all)).await;
         assert!(all.starts_with(b"SSH-2.0-recgate\r\n"), "{}", text(&all));
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_open_connections_keep_nobody_out() {
-    let mut config = config();
-    config.max_unauthenticated = 5;
-    let door = TestDoor::open_with(Memory::new(&[]), config).await;
-    let mut sockets = Vec::new();
-    for _ in 0..60 {
-        sockets.push(TcpStream::connect(door.address).await.unwrap());
-    }
-    let output = door.sftp("acme", "ls\n").await;
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let mut all = Vec::new();
-    let _ = deadline(sockets[0].read_to_end(&mut all)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -537,9 +524,8 @@ async fn a_session_ends_with_its_user() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_session_ends() {
-    let mut config = config();
-    config.idle_timeout = Duration::from_millis(400);
-    let door = TestDoor::open_with(Memory::new(&[]), config).await;
+    let limits = Limits { idle_timeout: Duration::from_millis(400), ..limits() };
+    let door = TestDoor::open_limited(Memory::new(&[]), config(), limits, throttle()).await;
     let mut raw = door.raw().await;
     assert_eq!(raw.receive().await, None);
 }

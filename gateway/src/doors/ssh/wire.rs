@@ -35,9 +35,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new() -> Self {
+    /// `cut` cuts it.
+    pub(super) fn new(cut: CancellationToken) -> Self {
         Self {
-            cut: CancellationToken::new(),
+            cut,
             budget: Arc::default(),
             held_back: AtomicBool::new(false),
             opened: Instant::now(),

@@ -37,9 +37,9 @@ impl Scene {
         Self::with(|config| config)
     }
 
-    /// One with these keys in the `[ssh]` section.
-    pub fn with_ssh(keys: &str) -> Self {
-        Self::with(|config| config.replace("[ssh]\n", &format!("[ssh]\n{keys}\n")))
+    /// One with these keys in the `[limits]` section.
+    pub fn with_limits(keys: &str) -> Self {
+        Self::with(|config| format!("{config}\n[limits]\n{keys}\n"))
     }
 
     /// One with this change to the configuration.

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     identity::Account,
+    telemetry::{SftpWork, metrics},
     vfs::{PathError, Refusal, RefusalKind, VPath},
 };
 
@@ -45,6 +46,7 @@ impl Sftp {
         request: Request<'_>,
         charge: Charge,
     ) -> Vec<Out> {
+        metrics().sftp().count(request.label());
         let now = match request {
             Request::Read { handle, offset, len } => {
                 return self.read(handles, id, handle, offset, len, charge);
@@ -167,13 +169,40 @@ impl Sftp {
         if want == 0 {
             return outs((packet::status(id, StatusCode::Eof, "end of file"), None), charge);
         }
+        if !self.connection.may_send(want) {
+            return self.read_paced(id, Arc::clone(file), offset, want, charge);
+        }
         let mut out = packet::begin_data(id, want);
         if file.file.read_now(offset, want, &mut out) {
             let done = self.finish_read(id, file, offset, want, out);
             return outs(done, charge);
         }
         let (this, file) = (Arc::clone(self), Arc::clone(file));
+        let timer = metrics().sftp().start(SftpWork::Read);
         self.spawn(id, charge, async move {
+            let _timer = timer;
+            match file.file.read(offset, want, &mut out).await {
+                Ok(()) => this.finish_read(id, &file, offset, want, out),
+                Err(refusal) => this.refuse(id, "read", &file.path, &refusal),
+            }
+        });
+        Vec::new()
+    }
+
+    /// A read that waits for its share of the bandwidth. Nothing is read or allocated before.
+    fn read_paced(
+        self: &Arc<Self>,
+        id: u32,
+        file: Arc<File>,
+        offset: u64,
+        want: usize,
+        charge: Charge,
+    ) -> Vec<Out> {
+        let this = Arc::clone(self);
+        let share = self.connection.paced(want);
+        self.spawn(id, charge, async move {
+            share.await;
+            let mut out = packet::begin_data(id, want);
             match file.file.read(offset, want, &mut out).await {
                 Ok(()) => this.finish_read(id, &file, offset, want, out),
                 Err(refusal) => this.refuse(id, "read", &file.path, &refusal),
@@ -214,7 +243,9 @@ impl Sftp {
             ),
             Ok(path) => {
                 let place = Place(Arc::clone(self), false);
+                let timer = metrics().sftp().start(kind.work());
                 self.spawn(id, charge, async move {
+                    let _timer = timer;
                     let mut place = place;
                     match open_node(&place.0, &path, kind).await {
                         Ok(node) => match place.take(node) {
@@ -239,6 +270,7 @@ impl Sftp {
             let this = &owed.0;
             while let Some((id, charge)) = folder.pop() {
                 let answer = async {
+                    let _timer = metrics().sftp().start(SftpWork::Readdir);
                     let answer = match this.account() {
                         Ok(_) => folder.pages.lock().await.next(id).await,
                         Err(refusal) => Err(refusal),
@@ -255,7 +287,9 @@ impl Sftp {
     }
 
     fn stat(self: &Arc<Self>, id: u32, path: VPath, charge: Charge) -> Vec<Out> {
+        let timer = metrics().sftp().start(SftpWork::Stat);
         self.ask(id, "stat", path, charge, move |this, account, path| async move {
+            let _timer = timer;
             Ok(packet::attrs(id, &this.connection.fs.stat(&account, &path).await?))
         })
     }
@@ -338,6 +372,13 @@ impl Kind {
         match self {
             Kind::File => "open",
             Kind::Folder => "opendir",
+        }
+    }
+
+    fn work(self) -> SftpWork {
+        match self {
+            Kind::File => SftpWork::Open,
+            Kind::Folder => SftpWork::Opendir,
         }
     }
 }

@@ -101,6 +101,7 @@ impl File {
     /// Counts bytes that were given to the client.
     pub(super) fn count(&self, offset: u64, len: usize) {
         let len = u64::try_from(len).unwrap_or(u64::MAX);
+        self.connection.log.sent(len);
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.from = Some(sent.from.map_or(offset, |from| from.min(offset)));
         sent.end = sent.end.max(offset.saturating_add(len));

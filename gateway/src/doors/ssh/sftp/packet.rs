@@ -17,7 +17,7 @@ use russh_sftp::{
 };
 use serde::Serialize;
 
-use crate::vfs::Attributes;
+use crate::{telemetry::SftpRequest, vfs::Attributes};
 
 /// The longest frame after its length field: a WRITE of 256 KiB and its header.
 pub(crate) const MAX_PACKET: usize = 256 * 1024 + 1024;
@@ -44,6 +44,34 @@ pub(crate) enum Request<'a> {
     MalformedRead,
     /// Any other type, for [`decode`].
     Other { kind: u8, frame: &'a [u8] },
+}
+
+impl Request<'_> {
+    /// What the metrics call it.
+    pub(crate) fn label(&self) -> SftpRequest {
+        let Request::Other { kind, .. } = self else { return SftpRequest::Read };
+        match kind {
+            3 => SftpRequest::Open,
+            4 => SftpRequest::Close,
+            6 => SftpRequest::Write,
+            7 => SftpRequest::Lstat,
+            8 => SftpRequest::Fstat,
+            9 => SftpRequest::Setstat,
+            10 => SftpRequest::Fsetstat,
+            11 => SftpRequest::Opendir,
+            &READDIR => SftpRequest::Readdir,
+            13 => SftpRequest::Remove,
+            14 => SftpRequest::Mkdir,
+            15 => SftpRequest::Rmdir,
+            &REALPATH => SftpRequest::Realpath,
+            17 => SftpRequest::Stat,
+            18 => SftpRequest::Rename,
+            19 => SftpRequest::Readlink,
+            20 => SftpRequest::Symlink,
+            &EXTENDED => SftpRequest::Extended,
+            _ => SftpRequest::Unknown,
+        }
+    }
 }
 
 /// A frame's content.

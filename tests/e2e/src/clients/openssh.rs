@@ -1,42 +1,11 @@
-//! The clients that people use: OpenSSH's sftp, and lftp.
+//! OpenSSH: `sftp`, and `scp` as it is since 9.0, over SFTP.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::{
-    command::{Finished, run},
-    raw::Raw,
-};
-
-/// Longer than any client's work takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-/// Somebody who logs in, with a home of their own.
-#[derive(Debug, Clone)]
-pub struct Login {
-    /// The gateway's port on 127.0.0.1.
-    pub port: u16,
-    /// `tenant` or `tenant/user`.
-    pub user: String,
-    /// What is typed when a password is asked for.
-    pub password: String,
-    /// A folder for known hosts and settings.
-    pub home: PathBuf,
-}
+use super::{DEADLINE, Login};
+use crate::command::{Finished, run};
 
 impl Login {
-    /// A login whose home lies in `folder`.
-    pub fn new(folder: &Path, port: u16, user: &str, password: &str) -> Self {
-        let home = folder.join(format!("home-{}", user.replace('/', "-")));
-        fs::create_dir_all(&home).unwrap();
-        Self { port, user: user.into(), password: password.into(), home }
-    }
-
     /// Runs `sftp` with these commands, as a script would: it ends at the first that fails, unless that begins with `-`.
     pub fn sftp(&self, batch: &str) -> Finished {
         self.sftp_with(&[], batch.as_bytes())
@@ -53,34 +22,38 @@ impl Login {
         command.args(["-F", "/dev/null", "-P"]).arg(self.port.to_string());
         // The first of two settings counts: -b would switch the question for the password off.
         command.args(["-o", "BatchMode=no", "-b", "-"]).args(options);
-        command.args(ssh_options(&self.home, &self.user));
+        command.args(self.ssh_options());
         askpass(&mut command, &self.home, &self.password);
         command
     }
 
-    /// Runs `lftp` with these commands on an open connection.
-    pub fn lftp(&self, commands: &str) -> Finished {
-        let options = ssh_options(&self.home, &self.user).join(" ");
-        let Self { port, user, password, .. } = self;
-        let script = format!(
-            "set sftp:connect-program \"ssh -a -x -F /dev/null {options}\"\n\
-             set net:max-retries 2\nset net:timeout 30\nset cmd:fail-exit yes\nset xfer:clobber yes\n\
-             open -p {port} -u \"{user},{password}\" sftp://127.0.0.1\n{commands}\n"
-        );
-        let file = self.home.join("script.lftp");
-        fs::write(&file, script).unwrap();
-        let mut command = Command::new("lftp");
-        command.arg("--norc").arg("-f").arg(&file).env("HOME", &self.home).env("LFTP_HOME", &self.home);
+    /// Runs `scp` with these arguments. The host is `127.0.0.1`.
+    pub fn scp(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new("scp");
+        command.args(["-F", "/dev/null", "-P"]).arg(self.port.to_string());
+        command.args(self.ssh_options()).args(arguments);
+        askpass(&mut command, &self.home, &self.password);
         run(&mut command, b"", DEADLINE)
     }
 
-    /// A connection that speaks SFTP itself.
-    pub fn raw(&self) -> Raw {
-        let mut command = Command::new("ssh");
-        command.args(["-F", "/dev/null", "-p"]).arg(self.port.to_string());
-        command.args(ssh_options(&self.home, &self.user)).args(["-s", "127.0.0.1", "sftp"]);
-        askpass(&mut command, &self.home, &self.password);
-        Raw::start(command)
+    /// Options of ssh for this login to a host that wasn't met before.
+    pub(super) fn ssh_options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        if let Some(key) = &self.key {
+            let identity = format!("IdentityFile={}", key.display());
+            // The first of two settings counts.
+            for option in [
+                "PubkeyAuthentication=yes",
+                "PasswordAuthentication=no",
+                "KbdInteractiveAuthentication=no",
+                "IdentitiesOnly=yes",
+                &identity,
+            ] {
+                options.extend(["-o".to_owned(), option.to_owned()]);
+            }
+        }
+        options.extend(ssh_options(&self.home, &self.user));
+        options
     }
 }
 
