@@ -17,6 +17,7 @@ mod command;
 mod cutter;
 mod fixture;
 mod gateway;
+pub mod hostile;
 mod indexes;
 mod openmetrics;
 mod raw;
