@@ -185,7 +185,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         // A session may last longer than an address is spared for its login.
         if self.logged_in {
-            self.entrance.throttle.succeeded(self.from, Instant::now());
+            self.entrance.throttle.left(self.from, Instant::now());
         }
     }
 }

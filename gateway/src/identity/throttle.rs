@@ -231,20 +231,23 @@ impl Throttle {
         if state.is_spared(origin, now) { Ok(()) } else { state.trouble(origin, now).check(now) }
     }
 
-    /// Somebody logged in, or a session that had ended now: the address is spared from here on for a while. Its
-    /// failures are forgotten.
+    /// Somebody logged in: the failures of the address are forgotten, and it is spared from here on for a while.
     pub fn succeeded(&self, from: IpAddr, now: Instant) {
         let origin = Origin::from(from);
         let mut state = self.state();
-        let news = !state.is_spared(origin, now);
-        let end = later(now, state.settings.spare_for);
-        state.spared.put(origin, (), end, now);
         let trouble = Trouble { due: state.trouble(origin, now).due, ..Trouble::none(now) };
         state.put(origin, trouble, now);
+        let news = !state.is_spared(origin, now);
+        state.spare(origin, now);
         drop(state);
         if news {
             self.spared_one.notify_waiters();
         }
+    }
+
+    /// A session has ended: its address is spared from now on, not from its login on.
+    pub fn left(&self, from: IpAddr, now: Instant) {
+        self.state().spare(from.into(), now);
     }
 
     /// Whether somebody logged in from there lately.
@@ -285,6 +288,11 @@ impl Throttle {
 impl State {
     fn is_spared(&self, origin: Origin, now: Instant) -> bool {
         self.spared.get(origin, now).is_some()
+    }
+
+    fn spare(&mut self, origin: Origin, now: Instant) {
+        let end = later(now, self.settings.spare_for);
+        self.spared.put(origin, (), end, now);
     }
 
     fn trouble(&self, origin: Origin, now: Instant) -> Trouble {
@@ -429,6 +437,8 @@ mod tests {
             assert_eq!(throttle.may_check(address(1), now), Ok(()));
         }
         assert_eq!(throttle.failed(address(1), now), 10 * SECOND, "its failures are answered late");
+        throttle.left(address(1), now);
+        assert_eq!(throttle.failed(address(1), now), 10 * SECOND, "the end of a session excuses nothing");
         // A correct login in the midst of a refusal ends it: somebody else of that address works there.
         for _ in 0..10 {
             throttle.failed(address(2), now);
