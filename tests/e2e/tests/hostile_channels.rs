@@ -189,7 +189,6 @@ fn eleven_channels_and_many_one_after_another() {
         assert!(opened < 100_000, "channels may be opened for ever");
     };
     assert_eq!(refused, SHORTAGE);
-    println!("{opened} channels, one after another");
     scene.settles_below(before + (64 << 20));
     bystander.leave();
     scene.unharmed();
