@@ -400,7 +400,7 @@ fn sixty_five_thousand_opens() {
 
 /// What one connection may hold of the gateway's memory: 4 MiB of replies, its requests, its file's read-ahead, and
 /// what the allocator makes of it. Without bounds it would be the 2.5 GiB that it has asked for.
-const A_CONNECTION: u64 = 32 << 20;
+const A_CONNECTION: u64 = 16 << 20;
 
 #[test]
 fn a_reader_that_never_drains_holds_its_own_bytes_only() {

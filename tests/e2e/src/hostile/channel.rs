@@ -29,30 +29,30 @@ impl Ssh {
     /// Opens a channel of any kind. The refusal is its code and sentence.
     #[track_caller]
     pub fn open(&mut self, kind: &str, window: u32, fields: &[u8]) -> Result<Opened, (u32, String)> {
-        self.open_sized(kind, window, MAX_PACKET, fields)
+        self.try_open(kind, window, MAX_PACKET, fields).expect("closed instead of an answer about a channel")
     }
 
-    /// The same with the most bytes that the server may send at once.
+    /// The same with the most bytes that the server may send at once; `None` where it closes the connection.
     #[track_caller]
-    pub fn open_sized(
+    pub fn try_open(
         &mut self,
         kind: &str,
         window: u32,
         max_packet: u32,
         fields: &[u8],
-    ) -> Result<Opened, (u32, String)> {
+    ) -> Option<Result<Opened, (u32, String)>> {
         let mine = self.channels;
         self.channels += 1;
         let open = Message::new(msg::CHANNEL_OPEN).string(kind).u32(mine).u32(window).u32(max_packet);
         self.send(open.raw(fields));
-        let reply = self.receive().expect("closed instead of an answer about a channel");
+        let reply = self.receive()?;
         let mut parts = Parts::after_number(&reply);
         assert_eq!(parts.u32(), mine, "{reply:?}");
         match number(&reply) {
             msg::CHANNEL_OPEN_CONFIRMATION => {
-                Ok(Opened { mine, theirs: parts.u32(), window: parts.u32(), max_packet: parts.u32() })
+                Some(Ok(Opened { mine, theirs: parts.u32(), window: parts.u32(), max_packet: parts.u32() }))
             }
-            msg::CHANNEL_OPEN_FAILURE => Err((parts.u32(), parts.text())),
+            msg::CHANNEL_OPEN_FAILURE => Some(Err((parts.u32(), parts.text()))),
             other => panic!("message {other} instead of an answer about a channel"),
         }
     }

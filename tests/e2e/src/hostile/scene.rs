@@ -4,15 +4,18 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, Sftp, Ssh};
-use crate::{Call, Fixture, Gateway, password, wait_for};
+use super::{Answer, KeyPair, PATIENCE, Sftp, Ssh};
+use crate::{Call, Fixture, Gateway, wait_for};
+
+/// Who logs in with which key.
+static HOSTILE: LazyLock<(&str, KeyPair)> = LazyLock::new(|| ("acme/hostile", KeyPair::of(9)));
 
 /// A gateway with recordings, and what they are.
 #[derive(Debug)]
@@ -46,7 +49,13 @@ impl Scene {
     pub fn with(change: impl FnOnce(String) -> String) -> Self {
         let mut fixture = Fixture::new();
         let mut calls = fixture.fill();
-        fixture.write_config(&change(fixture.config()));
+        let user = format!(
+            "[[tenant.user]]\nid = 9\nname = \"hostile\"\nrole = \"downloader\"\nauthorized_keys = [\"{}\"]\n\n\
+             [[tenant.source]]",
+            HOSTILE.1.line()
+        );
+        // acme is the first tenant.
+        fixture.write_config(&change(fixture.config().replacen("[[tenant.source]]", &user, 1)));
         fixture.start();
         let calls = calls.remove("acme").unwrap();
         fixture.wait_published("acme", &calls);
@@ -69,12 +78,12 @@ impl Scene {
         (format!("/{}", self.calls[0].path()), self.calls[0].bytes.clone())
     }
 
-    /// A hostile peer's connection with acme logged in.
+    /// A hostile peer's connection, logged in: by a key, which costs neither side anything to speak of.
     pub fn ssh(&self) -> Ssh {
-        Ssh::logged_in(self.port, "acme", &password("acme"))
+        ssh(self.port)
     }
 
-    /// A hostile peer's SFTP session, as acme.
+    /// A hostile peer's SFTP session.
     pub fn sftp(&self) -> Sftp {
         Sftp::ready(self.ssh())
     }
@@ -124,7 +133,7 @@ impl Bystander {
     fn start(port: u16, (path, bytes): (String, Vec<u8>)) -> Self {
         let (rounds, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, told) = (Arc::clone(&rounds), Arc::clone(&stop));
-        let mut sftp = Sftp::logged_in(port, "acme", &password("acme"));
+        let mut sftp = Sftp::ready(ssh(port));
         let folder = Path::new(&path).parent().unwrap().to_str().unwrap().to_owned();
         let names = sftp.list(&folder);
         let thread = thread::spawn(move || {
@@ -160,6 +169,14 @@ impl Drop for Bystander {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+/// A connection with somebody of acme's logged in.
+fn ssh(port: u16) -> Ssh {
+    let mut ssh = Ssh::encrypted(port);
+    ssh.userauth();
+    assert_eq!(ssh.key(HOSTILE.0, &HOSTILE.1), Answer::Success);
+    ssh
 }
 
 /// Asks until there is an answer, or the deadline has come.

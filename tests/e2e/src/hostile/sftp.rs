@@ -93,12 +93,6 @@ impl Sftp {
         sftp
     }
 
-    /// A session of a login.
-    #[track_caller]
-    pub fn logged_in(port: u16, user: &str, password: &str) -> Self {
-        Self::ready(Ssh::logged_in(port, user, password))
-    }
-
     /// Exchanges versions.
     #[track_caller]
     pub fn init(&mut self) {
