@@ -93,7 +93,7 @@ impl OpenFile for ReadAheadFile {
             } else if let Some(gap) = gap {
                 inner.demand(state, gap, end);
             }
-            inner.fetch_ahead(state);
+            inner.fetch_ahead(state, if answered { end } else { offset });
             answered
         });
         inner.budget.block_became_idle();
@@ -153,9 +153,10 @@ impl Inner {
             if state.blocks.at(position).is_none() {
                 self.demand(state, position, end);
             }
-            self.fetch_ahead(state);
-            let (start, block) = state.blocks.at(position)?;
-            Some((start, block.serial, block.outcome.clone()))
+            let found = state.blocks.at(position);
+            let found = found.map(|(start, block)| (start, block.serial, block.outcome.clone()));
+            self.fetch_ahead(state, position);
+            found
         });
         let Some((start, serial, mut outcome)) = found else {
             return Err(self.internal("no fetch could be started"));
@@ -267,8 +268,9 @@ impl Inner {
         self.start(state, position, len, grant);
     }
 
-    /// Fetches ahead of a sequential run as far as its window and free memory allow.
-    fn fetch_ahead(&self, state: &mut State) {
+    /// Fetches ahead of a sequential run as far as its window and free memory allow. Blocks with bytes from `needed` on
+    /// stay: a read is about to take them.
+    fn fetch_ahead(&self, state: &mut State, needed: u64) {
         let cap = self.cap();
         let window = state.run.window(cap);
         if window == 0 || state.failing {
@@ -282,7 +284,7 @@ impl Inner {
             return;
         }
         if state.blocks.held().saturating_add(block) > cap {
-            let low_water = state.run.high.saturating_sub(cap / 2);
+            let low_water = state.run.high.saturating_sub(cap / 2).min(needed);
             state.blocks.drop_loaded(|_, last| last <= low_water);
         }
         let to =

@@ -398,6 +398,22 @@ async fn idle_blocks_of_a_stalled_reader_make_room() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn reading_ahead_keeps_the_block_that_a_read_is_about_to_take() {
+    let reader = MediaReader::new(MIB, 64 << 10);
+    let fake = Arc::new(Fake { size: 10 * MIB, ..Fake::default() });
+    let file = open(&reader, &fake);
+    for i in 0..3 {
+        read(&file, i * K32 as u64, K32).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(reader.bytes_in_use(), 64 << 10, "two blocks wait for their reads");
+    // Far larger than what the file may hold, and beginning with what is in memory.
+    let mut out = BytesMut::new();
+    file.read(3 * K32 as u64, 8 * K32, &mut out).await.unwrap();
+    assert_eq!(out[..], expected(fake.size, 3 * K32 as u64, 8 * K32)[..]);
+}
+
 /// On real threads: many files on little memory, readers that give up in the middle of a read, files that are closed
 /// while they are fetched.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
