@@ -385,8 +385,7 @@ fn sixty_five_thousand_opens() {
     // On the first of them a read goes on as ever, and others don't notice.
     assert_eq!(sftp.ask(5, read_fields(&open[0], 0, 4)).bytes(), b"RIFF");
     bystander.works_on();
-    let with_all = scene.settles_below(before + (256 << 20));
-    println!("{} MiB before, {} MiB with {most} open", before >> 20, with_all >> 20);
+    scene.settles_below(before + (256 << 20));
     for handle in &open {
         sftp.request(4, empty().string(handle));
     }
@@ -435,7 +434,6 @@ fn a_reader_that_never_drains_holds_its_own_bytes_only() {
     bystander.works_on();
     let most = before + READERS * A_CONNECTION;
     let during = resident(pid);
-    println!("{} MiB before, {} MiB with {READERS} who don't drain", before >> 20, during >> 20);
     assert!(during < most, "{during} bytes with {READERS} readers, {before} before");
     bystander.works_on();
     assert!(resident(pid) < most);
@@ -470,7 +468,6 @@ fn who_sends_on_and_on_without_reading_is_sent_away() {
     while sent < 256 << 20 && sftp.ssh.try_send(&message).is_ok() {
         sent += reads.len();
     }
-    println!("{} MiB of requests were taken", sent >> 20);
     assert!(sent < 64 << 20, "{sent} bytes of requests were taken without a reply being read");
     scene.settles_below(before + 2 * A_CONNECTION);
     bystander.leave();
