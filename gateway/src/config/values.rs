@@ -161,6 +161,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, Mistake> {
             "Write an address with the bits that count, for example \"10.1.0.0/16\", or a single address.",
         )
     })?;
+    let network = canonical(network);
     if network.addr() != network.network() {
         return Err(wrong(
             format!("\"{}\" has bits beyond its prefix", shortened(text)),
@@ -168,6 +169,13 @@ pub(super) fn network(text: &str) -> Result<IpNet, Mistake> {
         ));
     }
     Ok(network)
+}
+
+/// IPv4 in IPv6 (`::ffff:10.0.0.0/104`) as IPv4, which is how clients' addresses are compared.
+fn canonical(network: IpNet) -> IpNet {
+    let IpAddr::V4(address) = network.addr().to_canonical() else { return network };
+    let v4 = network.prefix_len().checked_sub(96).and_then(|prefix| IpNet::new(address.into(), prefix).ok());
+    v4.unwrap_or(network)
 }
 
 /// An address and port that only this machine reaches.

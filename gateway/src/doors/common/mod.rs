@@ -6,5 +6,5 @@ mod proxy;
 mod session_log;
 
 pub use drain::Drain;
-pub use proxy::{ProxyError, real_peer};
+pub use proxy::{Headers, ProxyError};
 pub use session_log::{SessionLog, Transfer, announce_door};

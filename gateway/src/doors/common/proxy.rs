@@ -16,8 +16,10 @@
 //! Specification: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,9 +28,14 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::TcpStream,
 };
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::admission::SLACK;
 
 /// From the connection until its header has come. A load balancer sends it first and at once.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Connections that wait for their header at once. Fewer than may be on their way in: others have to pass.
+const MOST_WAITING: usize = SLACK / 2;
 /// What version 1 begins with.
 const V1: &[u8] = b"PROXY ";
 /// The longest line of version 1, its end included (2.1).
@@ -65,6 +72,9 @@ pub enum ProxyError {
     /// The header didn't come in time.
     #[error("no PROXY header came within {} seconds", DEADLINE.as_secs())]
     Late,
+    /// So many wait for their headers that the one that has waited longest goes.
+    #[error("newer connections came before its PROXY header")]
+    PushedOut,
     /// The operating system.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -77,24 +87,75 @@ impl ProxyError {
     }
 }
 
-/// Where the client is: what the header says, if `peer` is in a network that is trusted to send one, otherwise `peer`.
-/// Waits at most five seconds. Of the socket just the header is read, and nothing where none is due.
+/// The connections of a door whose headers haven't come yet.
 ///
-/// # Errors
-/// [`ProxyError`]; the connection is to be closed.
-pub async fn real_peer(
-    socket: &mut TcpStream,
-    peer: SocketAddr,
-    trusted: &[IpNet],
-) -> Result<SocketAddr, ProxyError> {
-    // A socket for both versions of IP tells IPv4 addresses mapped.
-    let sender = peer.ip().to_canonical();
-    if !trusted.iter().any(|network| network.contains(&sender)) {
-        return Ok(peer);
+/// A load balancer's comes at once. So where many wait, they are somebody else's, and the oldest makes room.
+#[derive(Debug, Default)]
+pub struct Headers(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    /// In the order of their arrival.
+    connections: BTreeMap<u64, CancellationToken>,
+}
+
+impl Headers {
+    /// Where the client is: what the header says, if `peer` is in a network that is trusted to send one, otherwise
+    /// `peer`. Waits at most five seconds. Of the socket just the header is read, and nothing where none is due.
+    ///
+    /// # Errors
+    /// [`ProxyError`]; the connection is to be closed.
+    pub async fn real_peer(
+        &self,
+        socket: &mut TcpStream,
+        peer: SocketAddr,
+        trusted: &[IpNet],
+    ) -> Result<SocketAddr, ProxyError> {
+        // A socket for both versions of IP tells IPv4 addresses mapped.
+        let sender = peer.ip().to_canonical();
+        if !trusted.iter().any(|network| network.contains(&sender)) {
+            return Ok(peer);
+        }
+        let (number, pushed_out) = self.enter();
+        let _place = Place { headers: self, number };
+        tokio::select! {
+            // One whose header is there is taken, whoever came after it.
+            biased;
+            header = tokio::time::timeout(DEADLINE, header(socket)) => match header {
+                Ok(client) => Ok(client?.unwrap_or(peer)),
+                Err(_) => Err(ProxyError::Late),
+            },
+            () = pushed_out.cancelled() => Err(ProxyError::PushedOut),
+        }
     }
-    match tokio::time::timeout(DEADLINE, header(socket)).await {
-        Ok(client) => Ok(client?.unwrap_or(peer)),
-        Err(_) => Err(ProxyError::Late),
+
+    fn enter(&self) -> (u64, CancellationToken) {
+        let mut waiting = self.waiting();
+        let (number, pushed_out) = (waiting.next, CancellationToken::new());
+        waiting.next += 1;
+        waiting.connections.insert(number, pushed_out.clone());
+        if waiting.connections.len() > MOST_WAITING
+            && let Some((_, oldest)) = waiting.connections.pop_first()
+        {
+            oldest.cancel();
+        }
+        (number, pushed_out)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Place<'a> {
+    headers: &'a Headers,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.headers.waiting().connections.remove(&self.number);
     }
 }
 

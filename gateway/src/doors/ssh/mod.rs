@@ -27,7 +27,7 @@ use self::{
     connection::{Connection, Times},
     greeting::IDENTIFICATION,
 };
-use super::common::{Drain, announce_door, real_peer};
+use super::common::{Drain, Headers, announce_door};
 use crate::{
     config,
     identity::{
@@ -137,6 +137,7 @@ pub async fn serve(
         identity,
         drain: drain.clone(),
         proxies: RwLock::new(config.proxy_protocol_from.as_slice().into()),
+        headers: Headers::default(),
     });
     for (listener, address) in listeners {
         drain.spawn(Arc::clone(&door).accept(listener, address));
@@ -152,6 +153,7 @@ struct Door {
     drain: Drain,
     /// Who tells where clients are.
     proxies: RwLock<Arc<[IpNet]>>,
+    headers: Headers,
 }
 
 /// What SSH's transport layer is given.
@@ -219,7 +221,7 @@ impl Door {
     async fn client(&self, socket: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
         let proxies = Arc::clone(&self.proxies.read().unwrap_or_else(PoisonError::into_inner));
         let client = tokio::select! {
-            client = real_peer(socket, peer, &proxies) => client,
+            client = self.headers.real_peer(socket, peer, &proxies) => client,
             () = self.drain.begun() => return None,
         };
         match client {
@@ -229,7 +231,8 @@ impl Door {
                 None
             }
             Err(error) => {
-                tracing::warn!(%peer, reason = %error, "a connection from a load balancer is closed");
+                metrics().turned_away(DOOR, "proxy_header");
+                self.identity.entrance().no_header(peer.ip(), &error);
                 None
             }
         }
@@ -240,7 +243,8 @@ impl Door {
 async fn accept(entrance: &Entrance, listener: &TcpListener) -> io::Result<(Arrival, TcpStream, SocketAddr)> {
     let arrival = entrance.admission().arrive().await;
     let (socket, peer) = listener.accept().await?;
-    Ok((arrival, socket, peer))
+    // A socket for both versions of IP tells IPv4 addresses mapped; they are shown and compared as what they are.
+    Ok((arrival, socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
 }
 
 /// Closes a connection, with a line that says why: a server may send lines before its identification (RFC 4253, 4.2),

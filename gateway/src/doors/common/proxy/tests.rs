@@ -195,9 +195,9 @@ async fn only_trusted_networks_are_asked() {
     client.write_all(&[V1_LINE, BANNER].concat()).await.unwrap();
     // Not a byte is taken from others, whatever they send.
     for trusted in [&[][..], &["10.0.0.0/8".parse().unwrap(), "::/64".parse().unwrap()]] {
-        assert_eq!(real_peer(&mut server, peer, trusted).await.unwrap(), peer);
+        assert_eq!(Headers::default().real_peer(&mut server, peer, trusted).await.unwrap(), peer);
     }
-    let real = real_peer(&mut server, peer, &loopback()).await.unwrap();
+    let real = Headers::default().real_peer(&mut server, peer, &loopback()).await.unwrap();
     assert_eq!(real, "203.0.113.7:4711".parse().unwrap());
     let mut rest = vec![0; BANNER.len()];
     server.read_exact(&mut rest).await.unwrap();
@@ -206,13 +206,13 @@ async fn only_trusted_networks_are_asked() {
     // LOCAL and UNKNOWN: the load balancer itself.
     let (mut client, mut server, peer) = connected("127.0.0.1:0").await;
     client.write_all(&v2(0, 0, &[])).await.unwrap();
-    assert_eq!(real_peer(&mut server, peer, &loopback()).await.unwrap(), peer);
+    assert_eq!(Headers::default().real_peer(&mut server, peer, &loopback()).await.unwrap(), peer);
 
     // As a socket for both versions of IP sees an IPv4 load balancer.
     let mapped = "[::ffff:127.0.0.1]:1".parse().unwrap();
     let (mut client, mut server, _) = connected("127.0.0.1:0").await;
     client.write_all(V1_LINE).await.unwrap();
-    let real = real_peer(&mut server, mapped, &loopback()).await.unwrap();
+    let real = Headers::default().real_peer(&mut server, mapped, &loopback()).await.unwrap();
     assert_eq!(real, "203.0.113.7:4711".parse().unwrap());
 }
 
@@ -224,7 +224,7 @@ async fn a_connection_that_closes_at_once_is_no_news() {
             client.set_zero_linger().unwrap();
         }
         drop(client);
-        let error = real_peer(&mut server, peer, &loopback()).await.unwrap_err();
+        let error = Headers::default().real_peer(&mut server, peer, &loopback()).await.unwrap_err();
         assert!(error.is_health_check(), "{error}");
     }
 }
@@ -235,9 +235,33 @@ async fn a_header_has_to_come_in_time() {
         let (mut client, mut server, peer) = connected("127.0.0.1:0").await;
         client.write_all(&V1_LINE[..begun]).await.unwrap();
         // Nothing else can happen, so that virtual time goes on to the deadline.
-        let error = real_peer(&mut server, peer, &loopback()).await.unwrap_err();
+        let error = Headers::default().real_peer(&mut server, peer, &loopback()).await.unwrap_err();
         assert_eq!(error.to_string(), "no PROXY header came within 5 seconds");
     }
+}
+
+#[tokio::test]
+async fn where_many_wait_the_oldest_makes_room() {
+    let headers = std::sync::Arc::new(Headers::default());
+    let mut waiting = std::collections::VecDeque::new();
+    for _ in 0..MOST_WAITING + 3 {
+        let (client, mut server, peer) = connected("127.0.0.1:0").await;
+        let headers = std::sync::Arc::clone(&headers);
+        let waits = async move { headers.real_peer(&mut server, peer, &loopback()).await };
+        let mut waits = Box::pin(waits);
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        waiting.push_back((client, waits));
+    }
+    for _ in 0..3 {
+        let (_client, waits) = waiting.pop_front().unwrap();
+        assert_eq!(waits.await.unwrap_err().to_string(), "newer connections came before its PROXY header");
+    }
+    // A header that has come counts, however many wait.
+    let (mut client, waits) = waiting.pop_back().unwrap();
+    client.write_all(V1_LINE).await.unwrap();
+    assert_eq!(waits.await.unwrap(), "203.0.113.7:4711".parse().unwrap());
+    drop(waiting);
+    assert!(headers.waiting().connections.is_empty());
 }
 
 /// A right header with some bytes replaced, or something that only begins like one.
