@@ -25,7 +25,10 @@ pub(super) fn check(
     if !tenant.cas.contains(certificate.signature_key()) {
         return Err("its authority is none of the tenant's user_ca_keys".to_owned());
     }
-    if tenant.revoked.contains(certificate.public_key()) {
+    if tenant.revokes(certificate.signature_key()) {
+        return Err("its authority's key is revoked".to_owned());
+    }
+    if tenant.revokes(certificate.public_key()) {
         return Err("its key is revoked".to_owned());
     }
     if certificate.cert_type() != CertType::User {

@@ -5,7 +5,7 @@
 //! 1. [`Admission::arrive`], then it accepts a socket;
 //! 2. it learns the client's address, from the socket or from a proxy;
 //! 3. [`Entrance::admit`], which refuses, waits, and gives a place;
-//! 4. after a login [`Admitted::log_in`], after a failed one [`Entrance::login_failed`].
+//! 4. after a login [`Admitted::log_in`], after a failed one [`Identity::login_failed`](super::Identity::login_failed).
 
 use std::{
     net::IpAddr,
@@ -36,6 +36,7 @@ pub struct Entrance {
     pace: Notice,
     full: Notice,
     pushed_out: Notice,
+    headers: Notice,
 }
 
 /// A connection isn't taken.
@@ -76,7 +77,7 @@ pub struct Admitted {
     entrance: Arc<Entrance>,
     place: Place,
     from: IpAddr,
-    logged_in: bool,
+    tenant: Option<u32>,
 }
 
 impl Entrance {
@@ -89,6 +90,7 @@ impl Entrance {
             pace: Notice::default(),
             full: Notice::default(),
             pushed_out: Notice::default(),
+            headers: Notice::default(),
         }
     }
 
@@ -141,16 +143,24 @@ impl Entrance {
             () = self.throttle.wait(from, wait) => {}
             () = cut.cancelled() => return Err(Full::PushedOut.into()),
         }
-        Ok(Admitted { entrance: Arc::clone(self), place, from, logged_in: false })
+        Ok(Admitted { entrance: Arc::clone(self), place, from, tenant: None })
     }
 
-    /// A login failed, or wasn't looked at. Counts it; the answer has to wait for the time that is returned, the same
-    /// whoever the login is.
-    pub fn login_failed(&self, from: IpAddr, refused: &LoginRefused) -> Duration {
+    /// A connection from a load balancer ends because it doesn't tell where its client is. Counted, and the log is told.
+    pub fn no_header(&self, from: IpAddr, reason: &dyn std::fmt::Display) {
+        self.admission.turned_away();
+        if let Some(others) = self.headers.due(Instant::now()) {
+            tracing::warn!(address = %from, %reason, others, "a connection from a load balancer is closed");
+        }
+    }
+
+    /// A login failed, or wasn't looked at; `tenant` is the one that it names. Counts it; the answer has to wait for the
+    /// time that is returned.
+    pub(super) fn login_failed(&self, from: IpAddr, tenant: Option<u32>, refused: &LoginRefused) -> Duration {
         match refused {
             LoginRefused::Busy => BUSY_DELAY.min(self.throttle.longest_delay()),
             LoginRefused::Throttled => self.throttle.longest_delay(),
-            _ => self.throttle.failed(from, Instant::now()),
+            _ => self.throttle.failed(from, tenant, Instant::now()),
         }
     }
 
@@ -174,9 +184,9 @@ impl Admitted {
     /// [`Full`]: the tenant has as many connections as it may, or this one was just pushed out. It is to be closed.
     pub fn log_in(&mut self, tenant: u32) -> Result<(), Full> {
         // Whether there is a place or not, it was no stranger.
-        self.entrance.throttle.succeeded(self.from, Instant::now());
+        self.entrance.throttle.succeeded(self.from, tenant, Instant::now());
         self.place.log_in(tenant)?;
-        self.logged_in = true;
+        self.tenant = Some(tenant);
         Ok(())
     }
 }
@@ -184,8 +194,8 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         // A session may last longer than an address is spared for its login.
-        if self.logged_in {
-            self.entrance.throttle.left(self.from, Instant::now());
+        if let Some(tenant) = self.tenant {
+            self.entrance.throttle.left(self.from, tenant, Instant::now());
         }
     }
 }
@@ -241,12 +251,12 @@ mod tests {
     async fn what_was_not_looked_at_counts_for_nothing() {
         let entrance = entrance(&config::Limits::default(), &config::Throttle::default());
         for _ in 0..30 {
-            assert_eq!(entrance.login_failed(HERE, &LoginRefused::Busy), BUSY_DELAY);
-            assert_eq!(entrance.login_failed(HERE, &LoginRefused::Throttled), Duration::from_secs(10));
+            assert_eq!(entrance.login_failed(HERE, None, &LoginRefused::Busy), BUSY_DELAY);
+            assert_eq!(entrance.login_failed(HERE, None, &LoginRefused::Throttled), Duration::from_secs(10));
         }
-        assert_eq!(entrance.login_failed(HERE, &LoginRefused::Wrong), Duration::ZERO);
+        assert_eq!(entrance.login_failed(HERE, None, &LoginRefused::Wrong), Duration::ZERO);
         for _ in 0..9 {
-            entrance.login_failed(HERE, &LoginRefused::Wrong);
+            entrance.login_failed(HERE, None, &LoginRefused::Wrong);
         }
         let turned_away = admit(&entrance).await.unwrap_err();
         assert_eq!(turned_away.to_string(), "too many failed logins from this address, for 60 more seconds");

@@ -7,7 +7,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use russh::keys::{Certificate, HashAlg, PublicKey, ssh_key::public::KeyData};
@@ -119,19 +119,31 @@ impl Identity {
         password: &str,
     ) -> Result<Step, LoginRefused> {
         proofs.begin(login);
-        let (throttle, now) = (self.entrance.throttle(), Instant::now());
-        throttle.may_check(from, now).map_err(|_| LoginRefused::Throttled)?;
-        let spared = throttle.is_spared(from, now);
         let roster = self.current();
+        let (throttle, now, tenant) = (self.entrance.throttle(), Instant::now(), roster.tenant_of(login));
+        let wait = throttle.may_check(from, tenant, now).map_err(|_| LoginRefused::Throttled)?;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let spared = throttle.is_spared(from, now);
         let found = roster.find(login);
         let hash = found.and_then(|(_, user)| user.password_hash.clone());
         let known = hash.is_some();
-        let hash = hash.unwrap_or_else(|| Arc::clone(&roster.dummy_hash));
-        match self.passwords.verify(from.into(), spared, Arc::clone(&hash), password.to_owned()).await {
+        let hash = hash.unwrap_or_else(|| roster.dummy_hash(login));
+        let still = || throttle.may_still_check(from, tenant, Instant::now()).is_ok();
+        let check = self.passwords.verify(from.into(), spared, still, Arc::clone(&hash), password.to_owned());
+        match check.await {
             Outcome::Busy => Err(LoginRefused::Busy),
+            Outcome::TooLate => Err(LoginRefused::Throttled),
             Outcome::Right if known => self.shown(&roster, proofs, from, Credential::Password(hash)),
             Outcome::Right | Outcome::Wrong => Err(LoginRefused::Wrong),
         }
+    }
+
+    /// A login failed, or wasn't looked at. Counts it; the answer has to wait for the time that is returned, which
+    /// doesn't tell whether there is such a login.
+    pub fn login_failed(&self, from: IpAddr, login: &str, refused: &LoginRefused) -> Duration {
+        self.entrance.login_failed(from, self.current().tenant_of(login), refused)
     }
 
     /// Whether a key that is only offered is worth a signature. Nothing changes and nothing is counted.
@@ -278,6 +290,11 @@ impl Login {
         let roster = self.roster.borrow();
         let user = roster.still_takes(self.id, &self.credentials, self.from).ok_or(LoginEnded)?;
         Ok(Account { tenant: self.id.0, user: self.id.1, login: Arc::clone(&self.login), role: user.role })
+    }
+
+    /// The tenant's immutable id.
+    pub fn tenant(&self) -> u32 {
+        self.id.0
     }
 
     /// What was typed: `tenant` or `tenant/user`.

@@ -64,16 +64,19 @@ pub fn parse_password_hash(text: &str) -> Result<(), HashError> {
     cost_of(text).map(|_| ())
 }
 
-/// A hash as costly as most of these, which no password matches (its output is no hash of anything).
-pub(super) fn dummy_hash(hashes: &[&str]) -> String {
-    let mut counts: HashMap<(u32, u32, u32), usize> = HashMap::new();
-    for hash in hashes {
-        if let Ok(cost) = cost_of(hash) {
-            *counts.entry(cost).or_default() += 1;
-        }
+/// Hashes that no password matches (their output is no hash of anything), each as costly as one of these: one of them
+/// stands for the password of a login that isn't there.
+pub(super) fn dummy_hashes(hashes: &[&str]) -> Vec<Arc<str>> {
+    let mut made: HashMap<(u32, u32, u32), Arc<str>> = HashMap::new();
+    let mut dummy = |cost| Arc::clone(made.entry(cost).or_insert_with(|| dummy_hash(cost).into()));
+    let mut dummies: Vec<_> = hashes.iter().filter_map(|hash| cost_of(hash).ok()).map(&mut dummy).collect();
+    if dummies.is_empty() {
+        dummies.push(dummy(COST));
     }
-    let (m, t, p) =
-        counts.into_iter().max_by_key(|(cost, count)| (*count, *cost)).map_or(COST, |(cost, _)| cost);
+    dummies
+}
+
+fn dummy_hash((m, t, p): (u32, u32, u32)) -> String {
     format!(
         "$argon2id$v=19$m={m},t={t},p={p}$cmVjZ2F0ZWR1bW15c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     )
@@ -92,20 +95,27 @@ pub(super) enum Outcome {
     Wrong,
     /// The queue was full, see [`Turns`].
     Busy,
+    /// When its turn had come, it was no longer to be checked.
+    TooLate,
 }
 
 impl Passwords {
-    /// Checks a password that came `from` an address, which is `spared` if it logged in lately.
+    /// Checks a password that came `from` an address, which is `spared` if it logged in lately. `still` is asked when its
+    /// turn has come.
     pub(super) async fn verify(
         &self,
         from: Origin,
         spared: bool,
+        still: impl FnOnce() -> bool,
         hash: Arc<str>,
         password: String,
     ) -> Outcome {
         let Some(turn) = self.turns.turn(from, spared).await else {
             return Outcome::Busy;
         };
+        if !still() {
+            return Outcome::TooLate;
+        }
         // The turn goes along: a client that hangs up doesn't make room while its check still runs.
         let check = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -169,11 +179,11 @@ mod tests {
 
     #[test]
     fn only_affordable_argon2id_is_taken() {
-        assert_eq!(parse_password_hash(&dummy_hash(&[])), Ok(()));
+        assert_eq!(parse_password_hash(&dummy_hash(COST)), Ok(()));
         assert!(matches!(parse_password_hash("secret"), Err(HashError::Unreadable(_))));
-        let other = dummy_hash(&[]).replace("argon2id", "argon2i");
+        let other = dummy_hash(COST).replace("argon2id", "argon2i");
         assert!(matches!(parse_password_hash(&other), Err(HashError::Algorithm(_))));
-        let costly = dummy_hash(&[]).replace("m=19456", "m=1048576");
+        let costly = dummy_hash(COST).replace("m=19456", "m=1048576");
         assert!(matches!(parse_password_hash(&costly), Err(HashError::TooCostly(1_048_576, 2, 1))));
         assert!(matches!(
             parse_password_hash("$argon2id$v=19$m=19456,t=2,p=1"),
@@ -182,11 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn the_dummy_costs_what_most_hashes_cost() {
-        let cheap = dummy_hash(&[]).replace("m=19456", "m=64");
-        let hashes = [cheap.as_str(), cheap.as_str(), &dummy_hash(&[])];
-        assert_eq!(cost_of(&dummy_hash(&hashes)).unwrap(), (64, 2, 1));
-        assert!(!verify(&dummy_hash(&[]), ""));
+    fn dummies_cost_what_the_hashes_cost() {
+        let cheap = dummy_hash((64, 2, 1));
+        let dummies = dummy_hashes(&[&cheap, &hash_password("secret").unwrap(), &cheap, "no hash"]);
+        let costs: Vec<_> = dummies.iter().map(|dummy| cost_of(dummy).unwrap()).collect();
+        assert_eq!(costs, [(64, 2, 1), COST, (64, 2, 1)]);
+        assert_eq!(dummy_hashes(&[]).len(), 1);
+        assert!(dummies.iter().all(|dummy| !verify(dummy, "")));
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! The users of one configuration, ready to be looked up.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use ipnet::IpNet;
 use russh::keys::ssh_key::public::KeyData;
@@ -10,14 +15,18 @@ use super::{
 };
 use crate::config::{Tenant, User};
 
+/// Which dummy stands for which login: nobody can tell beforehand, and a reload doesn't change it.
+static DUMMY_OF: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// The users of one configuration.
 #[derive(Debug)]
 pub(super) struct Roster {
     by_login: HashMap<String, UserId>,
     pub(super) users: HashMap<UserId, Member>,
     tenants: HashMap<u32, Authorities>,
-    /// Costs as much to check as the users' hashes, and no password matches it.
-    pub(super) dummy_hash: Arc<str>,
+    by_name: HashMap<String, u32>,
+    /// One for each user's hash, as costly as that, and no password matches it.
+    dummies: Vec<Arc<str>>,
 }
 
 /// A user.
@@ -36,7 +45,7 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Authorities {
     pub(super) cas: Vec<KeyData>,
-    pub(super) revoked: Vec<KeyData>,
+    revoked: Vec<KeyData>,
 }
 
 impl Roster {
@@ -45,7 +54,8 @@ impl Roster {
             by_login: HashMap::new(),
             users: HashMap::new(),
             tenants: HashMap::new(),
-            dummy_hash: "".into(),
+            by_name: HashMap::new(),
+            dummies: Vec::new(),
         };
         let mut hashes = Vec::new();
         for tenant in tenants {
@@ -60,12 +70,13 @@ impl Roster {
                 revoked: key_data(&tenant.revoked_keys).map_err(wrong("revoked_keys"))?,
             };
             roster.tenants.insert(tenant.id, authorities);
+            roster.by_name.insert(tenant.name.clone(), tenant.id);
             for user in &tenant.users {
                 roster.add(tenant, user)?;
                 hashes.extend(user.password_hash.as_deref());
             }
         }
-        roster.dummy_hash = password::dummy_hash(&hashes).into();
+        roster.dummies = password::dummy_hashes(&hashes);
         Ok(roster)
     }
 
@@ -102,6 +113,20 @@ impl Roster {
         self.users.get(id).map(|member| (*id, member))
     }
 
+    /// The tenant that a login names, be there such a user of it or not.
+    pub(super) fn tenant_of(&self, login: &str) -> Option<u32> {
+        let name = login.split_once('/').map_or(login, |(tenant, _)| tenant);
+        self.by_name.get(name).copied()
+    }
+
+    /// What stands for the password of a login that isn't there: always the same for one login, as costly as some user's,
+    /// and no password matches it.
+    pub(super) fn dummy_hash(&self, login: &str) -> Arc<str> {
+        let number = usize::try_from(DUMMY_OF.hash_one(login) >> 32).unwrap_or(0);
+        let dummy = number.checked_rem(self.dummies.len()).and_then(|at| self.dummies.get(at));
+        dummy.map_or_else(|| Arc::from(""), Arc::clone)
+    }
+
     pub(super) fn authorities(&self, tenant: u32) -> Option<&Authorities> {
         self.tenants.get(&tenant)
     }
@@ -117,7 +142,7 @@ impl Roster {
     }
 
     fn is_revoked(&self, tenant: u32, key: &KeyData) -> bool {
-        self.tenants.get(&tenant).is_some_and(|tenant| tenant.revoked.contains(key))
+        self.tenants.get(&tenant).is_some_and(|tenant| tenant.revokes(key))
     }
 
     /// Whether what a session showed when it logged in would still log it in.
@@ -133,10 +158,16 @@ impl Roster {
             Credential::Key(key) => self.has_key(id, member, key),
             Credential::Certificate { key, ca, .. } => self
                 .authorities(id.0)
-                .is_some_and(|tenant| tenant.cas.contains(ca) && !tenant.revoked.contains(key)),
+                .is_some_and(|tenant| tenant.cas.contains(ca) && !tenant.revokes(key) && !tenant.revokes(ca)),
         };
         let all_stand = member.allows(from) && credentials.iter().all(stands);
         (all_stand && member.next(credentials).is_none()).then_some(member)
+    }
+}
+
+impl Authorities {
+    pub(super) fn revokes(&self, key: &KeyData) -> bool {
+        self.revoked.contains(key)
     }
 }
 

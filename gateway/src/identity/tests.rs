@@ -275,6 +275,14 @@ fn certificates_are_taken_from_the_tenants_own_authority_only() {
     identity.replace(&[acme.clone(), globex.clone()]).unwrap();
     assert_eq!(login.account(), Err(LoginEnded));
     assert!(refused("acme/anna", &good).contains("revoked"));
+    // A stolen authority's key is revoked like any.
+    acme.revoked_keys = vec![];
+    identity.replace(&[acme.clone(), globex.clone()]).unwrap();
+    let login = checked_at(NOW, "acme/anna", &good).unwrap().logged_in();
+    acme.revoked_keys = vec![line(&ca)];
+    identity.replace(&[acme.clone(), globex.clone()]).unwrap();
+    assert_eq!(login.account(), Err(LoginEnded));
+    assert!(refused("acme/anna", &good).contains("authority's key is revoked"));
     acme.revoked_keys = Vec::new();
     acme.user_ca_keys = vec![line(&stranger)];
     identity.replace(&[acme, globex]).unwrap();

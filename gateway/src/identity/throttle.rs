@@ -12,14 +12,17 @@
 //!   wait, silent, at most [`LONGEST_WAIT`]; those that would wait longer are turned away. A key exchange costs the
 //!   gateway more than the client, so nobody may ask for many.
 //!
-//! An address that logged in lately is spared: it isn't refused and not paced, its failures are only answered late. So
-//! neither a stranger behind the same NAT nor a script with an old password shuts out an office that works; and
-//! where a whole office connects at once, its first login lets all pass that wait.
+//! An address that logged in lately is spared: its connections are neither refused nor paced. Its passwords are checked
+//! on for the tenant that it logged in to, one each [`SPARED_INTERVAL`] once it has failed `refuse_after` times (those
+//! that come faster wait, up to [`SPARED_WAIT`], beyond which they are refused); for any other tenant it is refused like a stranger, so that who has one login can't guess others'. So neither a
+//! stranger behind the same NAT nor a script with an old password shuts out an office that works; and where a whole
+//! office connects at once, its first login lets all pass that wait. A login excuses no failure: those who guess may
+//! have a login of their own.
 //!
 //! ## Memory
 //!
 //! Two tables, of [`TRACKED`] addresses with something against them and [`SPARED`] that are spared; some hundred bytes
-//! an entry, 30 MB for both when full (a botnet's or an IPv6 provider's worth of addresses). A full table forgets what
+//! an entry, 40 MB for both when full (a botnet's or an IPv6 provider's worth of addresses). A full table forgets what
 //! would end first: a pace is forgotten within seconds, a failure within a minute, a refusal last. Strangers never take
 //! a spared address's place.
 
@@ -38,6 +41,12 @@ use crate::config;
 const TRACKED: usize = 50_000;
 /// Addresses that are spared.
 const SPARED: usize = 50_000;
+/// Tenants that an address is spared for: those that it logged in to last.
+const SPARED_TENANTS: usize = 8;
+/// Between two checks of passwords of a spared address that has failed too often.
+const SPARED_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest that one waits for that.
+const SPARED_WAIT: Duration = Duration::from_secs(10);
 /// The longest that a connection waits for its turn. Less than clients wait for a greeting: paramiko gives up after
 /// 15 seconds, `ssh-audit` after 5.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(4);
@@ -105,7 +114,14 @@ pub struct WorstAddress {
 struct State {
     settings: config::Throttle,
     troubles: Table<Trouble>,
-    spared: Table<()>,
+    spared: Table<Vec<Spared>>,
+}
+
+/// An address logged in to a tenant.
+#[derive(Debug, Clone, Copy)]
+struct Spared {
+    tenant: u32,
+    until: Instant,
 }
 
 /// What is held against an address. Times that are past mean nothing.
@@ -113,6 +129,8 @@ struct State {
 struct Trouble {
     /// When a connection would be due, were they evenly spaced (the generic cell rate algorithm).
     due: Instant,
+    /// When its next password may be checked, were it refused but that it is spared.
+    check_due: Instant,
     /// When its last failure will be forgotten. Each lengthens this by what a failure is remembered for.
     failed_until: Instant,
     refused_until: Instant,
@@ -181,12 +199,13 @@ impl Throttle {
         }
     }
 
-    /// A login failed. Returns how long the answer has to wait.
-    pub fn failed(&self, from: IpAddr, now: Instant) -> Duration {
+    /// A login failed; `tenant` is the one that it names, if there is such a one. Returns how long the answer has to
+    /// wait.
+    pub fn failed(&self, from: IpAddr, tenant: Option<u32>, now: Instant) -> Duration {
         let origin = Origin::from(from);
         let mut state = self.state();
         let settings = state.settings.clone();
-        let spared = state.is_spared(origin, now);
+        let spared = state.is_spared_for(origin, tenant, now);
         let mut trouble = state.trouble(origin, now);
         if !spared && trouble.refused_until > now {
             // A check that was under way when the refusal began.
@@ -221,24 +240,49 @@ impl Throttle {
         self.state().settings.delay_at_most
     }
 
-    /// Whether a password of this address may be checked.
+    /// Whether a password of this address may be checked for a login of this tenant (`None`: there is no such one), and
+    /// after which time. To be asked once a password; [`Throttle::may_still_check`] looks again.
     ///
     /// # Errors
     /// [`Refused`]: the answer is the same as for a wrong one, and nothing is hashed.
-    pub fn may_check(&self, from: IpAddr, now: Instant) -> Result<(), Refused> {
-        let origin = Origin::from(from);
-        let state = self.state();
-        if state.is_spared(origin, now) { Ok(()) } else { state.trouble(origin, now).check(now) }
-    }
-
-    /// Somebody logged in: the failures of the address are forgotten, and it is spared from here on for a while.
-    pub fn succeeded(&self, from: IpAddr, now: Instant) {
+    pub fn may_check(&self, from: IpAddr, tenant: Option<u32>, now: Instant) -> Result<Duration, Refused> {
         let origin = Origin::from(from);
         let mut state = self.state();
-        let trouble = Trouble { due: state.trouble(origin, now).due, ..Trouble::none(now) };
+        let mut trouble = state.trouble(origin, now);
+        if !state.is_spared_for(origin, tenant, now) {
+            return trouble.check(now).map(|()| Duration::ZERO);
+        }
+        let failures = trouble.failures(now, state.settings.failure_memory());
+        if failures < state.settings.refuse_after {
+            return Ok(Duration::ZERO);
+        }
+        let wait = trouble.check_due.saturating_duration_since(now);
+        if wait > SPARED_WAIT {
+            let retry_after = wait.saturating_sub(SPARED_WAIT);
+            return Err(Refused { retry_after, reason: RefusedFor::Failures });
+        }
+        trouble.check_due = later(trouble.check_due.max(now), SPARED_INTERVAL);
         state.put(origin, trouble, now);
+        Ok(wait)
+    }
+
+    /// Whether a check that was allowed still is, after it has waited for its turn: others of its address may have
+    /// failed meanwhile.
+    ///
+    /// # Errors
+    /// As [`Throttle::may_check`].
+    pub fn may_still_check(&self, from: IpAddr, tenant: Option<u32>, now: Instant) -> Result<(), Refused> {
+        let origin = Origin::from(from);
+        let state = self.state();
+        if state.is_spared_for(origin, tenant, now) { Ok(()) } else { state.trouble(origin, now).check(now) }
+    }
+
+    /// Somebody logged in to this tenant: the address is spared from here on for a while.
+    pub fn succeeded(&self, from: IpAddr, tenant: u32, now: Instant) {
+        let origin = Origin::from(from);
+        let mut state = self.state();
         let news = !state.is_spared(origin, now);
-        state.spare(origin, now);
+        state.spare(origin, tenant, now);
         drop(state);
         if news {
             self.spared_one.notify_waiters();
@@ -246,11 +290,11 @@ impl Throttle {
     }
 
     /// A session has ended: its address is spared from now on, not from its login on.
-    pub fn left(&self, from: IpAddr, now: Instant) {
-        self.state().spare(from.into(), now);
+    pub fn left(&self, from: IpAddr, tenant: u32, now: Instant) {
+        self.state().spare(from.into(), tenant, now);
     }
 
-    /// Whether somebody logged in from there lately.
+    /// Whether somebody logged in from there lately, to whichever tenant.
     pub fn is_spared(&self, from: IpAddr, now: Instant) -> bool {
         self.state().is_spared(from.into(), now)
     }
@@ -290,9 +334,21 @@ impl State {
         self.spared.get(origin, now).is_some()
     }
 
-    fn spare(&mut self, origin: Origin, now: Instant) {
-        let end = later(now, self.settings.spare_for);
-        self.spared.put(origin, (), end, now);
+    fn is_spared_for(&self, origin: Origin, tenant: Option<u32>, now: Instant) -> bool {
+        let spared = self.spared.get(origin, now);
+        spared.is_some_and(|all| all.iter().any(|one| Some(one.tenant) == tenant && one.until > now))
+    }
+
+    fn spare(&mut self, origin: Origin, tenant: u32, now: Instant) {
+        let until = later(now, self.settings.spare_for);
+        let mut all = self.spared.get(origin, now).cloned().unwrap_or_default();
+        all.retain(|one| one.tenant != tenant && one.until > now);
+        if all.len() >= SPARED_TENANTS {
+            all.remove(0);
+        }
+        // The last one lasts longest, but where a reload has shortened the time.
+        all.push(Spared { tenant, until });
+        self.spared.put(origin, all, until, now);
     }
 
     fn trouble(&self, origin: Origin, now: Instant) -> Trouble {
@@ -300,15 +356,22 @@ impl State {
     }
 
     fn put(&mut self, origin: Origin, trouble: Trouble, now: Instant) {
-        let Trouble { due, failed_until, refused_until, refusals: _, refusals_until } = trouble;
-        let end = due.max(failed_until).max(refused_until).max(refusals_until);
+        let Trouble { due, check_due, failed_until, refused_until, refusals: _, refusals_until } = trouble;
+        let end = due.max(check_due).max(failed_until).max(refused_until).max(refusals_until);
         self.troubles.put(origin, trouble, end, now);
     }
 }
 
 impl Trouble {
     fn none(now: Instant) -> Self {
-        Self { due: now, failed_until: now, refused_until: now, refusals: 0, refusals_until: now }
+        Self {
+            due: now,
+            check_due: now,
+            failed_until: now,
+            refused_until: now,
+            refusals: 0,
+            refusals_until: now,
+        }
     }
 
     fn check(&self, now: Instant) -> Result<(), Refused> {
@@ -360,6 +423,7 @@ mod tests {
 
     use super::*;
 
+    const ACME: Option<u32> = Some(1);
     const SECOND: Duration = Duration::from_secs(1);
 
     fn throttle() -> Throttle {
@@ -377,20 +441,21 @@ mod tests {
     #[test]
     fn failures_are_answered_later_and_later() {
         let (throttle, now) = (throttle(), Instant::now());
-        let delays = seconds((0..9).map(|_| throttle.failed(address(1), now)));
+        let delays = seconds((0..9).map(|_| throttle.failed(address(1), ACME, now)));
         assert_eq!(delays, [0, 1, 2, 4, 8, 10, 10, 10, 10]);
-        assert_eq!(throttle.failed(address(2), now), Duration::ZERO, "each address for itself");
+        assert_eq!(throttle.failed(address(2), ACME, now), Duration::ZERO, "each address for itself");
         // One a minute is forgotten.
-        assert_eq!(seconds([throttle.failed(address(1), now + 7 * 60 * SECOND)]), [2]);
-        throttle.succeeded(address(1), now + 8 * 60 * SECOND);
-        assert_eq!(throttle.failed(address(1), now + 8 * 60 * SECOND), Duration::ZERO);
+        assert_eq!(seconds([throttle.failed(address(1), ACME, now + 7 * 60 * SECOND)]), [2]);
+        throttle.succeeded(address(1), 1, now + 8 * 60 * SECOND);
+        let after = throttle.failed(address(1), ACME, now + 8 * 60 * SECOND);
+        assert_eq!(after, 2 * SECOND, "a login excuses no failure");
     }
 
     #[test]
     fn slips_of_the_hand_do_not_add_up() {
         let (throttle, mut now) = (throttle(), Instant::now());
         for _ in 0..1000 {
-            assert_eq!(throttle.failed(address(1), now), Duration::ZERO);
+            assert_eq!(throttle.failed(address(1), ACME, now), Duration::ZERO);
             now += 60 * SECOND;
         }
         assert_eq!(throttle.status(now), ThrottleStatus::default());
@@ -402,16 +467,16 @@ mod tests {
         let mut lengths = Vec::new();
         for _ in 0..8 {
             for _ in 0..9 {
-                throttle.failed(address(1), now);
-                assert_eq!(throttle.may_check(address(1), now), Ok(()));
+                throttle.failed(address(1), ACME, now);
+                assert_eq!(throttle.may_check(address(1), ACME, now), Ok(Duration::ZERO));
             }
-            throttle.failed(address(1), now);
-            let refused = throttle.may_check(address(1), now).unwrap_err();
+            throttle.failed(address(1), ACME, now);
+            let refused = throttle.may_check(address(1), ACME, now).unwrap_err();
             assert_eq!(throttle.connect(address(1), now), Err(refused));
             assert_eq!(refused.reason, RefusedFor::Failures);
             lengths.push(refused.retry_after);
             // What was under way changes nothing.
-            assert_eq!(throttle.failed(address(1), now), 10 * SECOND);
+            assert_eq!(throttle.failed(address(1), ACME, now), 10 * SECOND);
             assert_eq!(throttle.connect(address(1), now), Err(refused));
             now += refused.retry_after;
             assert!(throttle.connect(address(1), now).is_ok());
@@ -422,33 +487,89 @@ mod tests {
         // Quiet for as long as the longest refusal, and all is forgotten.
         now += 3600 * SECOND;
         for _ in 0..10 {
-            throttle.failed(address(1), now);
+            throttle.failed(address(1), ACME, now);
         }
-        assert_eq!(throttle.may_check(address(1), now).unwrap_err().retry_after, 60 * SECOND);
+        assert_eq!(throttle.may_check(address(1), ACME, now).unwrap_err().retry_after, 60 * SECOND);
     }
 
     #[test]
     fn an_address_that_logged_in_is_neither_refused_nor_paced() {
-        let (throttle, now) = (throttle(), Instant::now());
-        throttle.succeeded(address(1), now);
-        for _ in 0..100 {
+        let (throttle, mut now) = (throttle(), Instant::now());
+        throttle.succeeded(address(1), 1, now);
+        for _ in 0..9 {
             assert_eq!(throttle.connect(address(1), now), Ok(Duration::ZERO));
-            throttle.failed(address(1), now);
-            assert_eq!(throttle.may_check(address(1), now), Ok(()));
+            throttle.failed(address(1), ACME, now);
+            assert_eq!(throttle.may_check(address(1), ACME, now), Ok(Duration::ZERO));
         }
-        assert_eq!(throttle.failed(address(1), now), 10 * SECOND, "its failures are answered late");
-        throttle.left(address(1), now);
-        assert_eq!(throttle.failed(address(1), now), 10 * SECOND, "the end of a session excuses nothing");
+        throttle.failed(address(1), ACME, now);
+        // Too many now: what it tries is still looked at, one a second.
+        for wait in 0..=10 {
+            assert_eq!(throttle.may_check(address(1), ACME, now), Ok(wait * SECOND));
+        }
+        assert_eq!(throttle.may_check(address(1), ACME, now).unwrap_err().retry_after, SECOND);
+        for _ in 0..1000 {
+            now += SECOND;
+            throttle.failed(address(1), ACME, now);
+            assert_eq!(throttle.may_check(address(1), ACME, now), Ok(10 * SECOND));
+            assert_eq!(throttle.may_still_check(address(1), ACME, now), Ok(()));
+            assert_eq!(throttle.connect(address(1), now), Ok(Duration::ZERO));
+        }
+        assert_eq!(throttle.failed(address(1), ACME, now), 10 * SECOND, "its failures are answered late");
+        throttle.left(address(1), 1, now);
+        assert_eq!(
+            throttle.failed(address(1), ACME, now),
+            10 * SECOND,
+            "the end of a session excuses nothing"
+        );
         // A correct login in the midst of a refusal ends it: somebody else of that address works there.
         for _ in 0..10 {
-            throttle.failed(address(2), now);
+            throttle.failed(address(2), ACME, now);
         }
         assert!(throttle.connect(address(2), now).is_err());
-        throttle.succeeded(address(2), now);
+        throttle.succeeded(address(2), 1, now);
         assert!(throttle.connect(address(2), now).is_ok());
         // A day later it is a stranger.
         let later = now + Duration::from_secs(86_400);
         assert!(throttle.is_spared(address(1), later - SECOND) && !throttle.is_spared(address(1), later));
+    }
+
+    #[test]
+    fn who_has_a_login_cannot_guess_those_of_other_tenants() {
+        let (throttle, now) = (throttle(), Instant::now());
+        for other in [Some(2), None] {
+            let mut checked = 0;
+            for _ in 0..1000 {
+                // Between any two guesses one's own login works.
+                throttle.succeeded(address(1), 1, now);
+                if throttle.may_check(address(1), other, now).is_ok() {
+                    checked += 1;
+                    throttle.failed(address(1), other, now);
+                }
+            }
+            assert_eq!(checked, if other.is_some() { 10 } else { 0 });
+        }
+        assert!(throttle.may_still_check(address(1), Some(2), now).is_err());
+        assert_eq!(
+            throttle.may_check(address(1), ACME, now),
+            Ok(Duration::ZERO),
+            "its own tenant isn't locked out"
+        );
+        assert_eq!(throttle.connect(address(1), now), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn an_address_is_spared_for_the_tenants_that_it_logged_in_to_last() {
+        let (throttle, now) = (throttle(), Instant::now());
+        for tenant in (1..=9).chain([2]) {
+            throttle.succeeded(address(1), tenant, now);
+        }
+        for tenant in 1..=10 {
+            for _ in 0..10 {
+                throttle.failed(address(1), Some(tenant), now);
+            }
+            let refused = throttle.may_still_check(address(1), Some(tenant), now).is_err();
+            assert_eq!(refused, matches!(tenant, 1 | 10), "{tenant}");
+        }
     }
 
     #[test]
@@ -465,7 +586,7 @@ mod tests {
         now += 10 * SECOND;
         let answers: Vec<_> = (0..21).map(|_| throttle.connect(address(1), now)).collect();
         assert_eq!(answers.iter().filter(|answer| **answer == Ok(Duration::ZERO)).count(), 20);
-        throttle.succeeded(address(1), now);
+        throttle.succeeded(address(1), 1, now);
         assert!((0..1000).all(|_| throttle.connect(address(1), now) == Ok(Duration::ZERO)));
     }
 
@@ -496,7 +617,7 @@ mod tests {
         let mine = std::sync::Arc::clone(&throttle);
         let other = tokio::spawn(async move { mine.wait(address(2), 4 * SECOND).await });
         tokio::time::sleep(SECOND).await;
-        throttle.succeeded(address(1), Instant::now());
+        throttle.succeeded(address(1), 1, Instant::now());
         waiting.await.unwrap();
         assert_eq!(start.elapsed(), SECOND);
         other.await.unwrap();
@@ -509,8 +630,8 @@ mod tests {
     fn ipv6_is_counted_by_network_and_mapped_ipv4_as_ipv4() {
         let (throttle, now) = (throttle(), Instant::now());
         for number in 0..10_u16 {
-            throttle.failed(IpAddr::from([0x2001, 0xdb8, 0, 1, 9, 9, 9, number]), now);
-            throttle.failed(IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x201]), now);
+            throttle.failed(IpAddr::from([0x2001, 0xdb8, 0, 1, 9, 9, 9, number]), ACME, now);
+            throttle.failed(IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x201]), ACME, now);
         }
         assert!(throttle.connect(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1]), now).is_err());
         assert!(throttle.connect(IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), now).is_ok());
@@ -524,11 +645,11 @@ mod tests {
     fn a_flood_of_addresses_forgets_neither_spared_nor_refused_ones() {
         let throttle = Throttle::with_limits(config::Throttle::default(), 100, 100);
         let now = Instant::now();
-        throttle.succeeded(address(0), now);
+        throttle.succeeded(address(0), 1, now);
         for _ in 0..10 {
-            throttle.failed(address(1), now);
+            throttle.failed(address(1), ACME, now);
         }
-        throttle.failed(address(2), now);
+        throttle.failed(address(2), ACME, now);
         for number in 10..10_000 {
             let _ = throttle.connect(address(number), now);
         }
@@ -542,11 +663,11 @@ mod tests {
     fn a_reload_counts_at_once() {
         let (throttle, now) = (throttle(), Instant::now());
         throttle.configure(config::Throttle { refuse_after: 2, delay_at_most: SECOND, ..Default::default() });
-        throttle.failed(address(1), now);
-        assert_eq!(throttle.failed(address(1), now), SECOND);
-        assert!(throttle.may_check(address(1), now).is_err());
+        throttle.failed(address(1), ACME, now);
+        assert_eq!(throttle.failed(address(1), ACME, now), SECOND);
+        assert!(throttle.may_check(address(1), ACME, now).is_err());
         throttle.configure(config::Throttle { spare_for: Duration::ZERO, ..Default::default() });
-        throttle.succeeded(address(2), now);
+        throttle.succeeded(address(2), 1, now);
         assert!(!throttle.is_spared(address(2), now), "nobody is spared for no time");
         // Whatever the numbers are: an answer.
         let huge = config::Throttle {
@@ -565,9 +686,9 @@ mod tests {
             throttle.configure(settings);
             for _ in 0..100 {
                 let _ = throttle.connect(address(3), now);
-                throttle.failed(address(3), now);
+                throttle.failed(address(3), ACME, now);
             }
-            throttle.succeeded(address(3), now);
+            throttle.succeeded(address(3), 1, now);
             throttle.status(now);
         }
     }
@@ -575,7 +696,7 @@ mod tests {
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Answer {
         Connect(Result<Duration, Refused>),
-        Check(Result<(), Refused>),
+        Check(Result<Duration, Refused>),
         Delay(Duration),
         None,
     }
@@ -583,10 +704,10 @@ mod tests {
     fn apply(throttle: &Throttle, step: u8, from: IpAddr, now: Instant) -> Answer {
         match step {
             0 | 1 => Answer::Connect(throttle.connect(from, now)),
-            2 => Answer::Check(throttle.may_check(from, now)),
-            3..=8 => Answer::Delay(throttle.failed(from, now)),
+            2 => Answer::Check(throttle.may_check(from, ACME, now)),
+            3..=8 => Answer::Delay(throttle.failed(from, ACME, now)),
             _ => {
-                throttle.succeeded(from, now);
+                throttle.succeeded(from, 1, now);
                 Answer::None
             }
         }
@@ -611,7 +732,7 @@ mod tests {
                     }
                     if now < spared_until {
                         prop_assert_eq!(all.connect(address(0), now), Ok(Duration::ZERO));
-                        prop_assert_eq!(all.may_check(address(0), now), Ok(()));
+                        prop_assert_eq!(all.may_still_check(address(0), ACME, now), Ok(()));
                         alone.connect(address(0), now).unwrap();
                     }
                 }
@@ -632,7 +753,7 @@ mod tests {
             let mut now = Instant::now();
             let spared: HashSet<u32> = (5000..5020).collect();
             for number in &spared {
-                throttle.succeeded(address(*number), now);
+                throttle.succeeded(address(*number), 1, now);
             }
             for (step, number, pause) in steps {
                 now += Duration::from_secs(pause);

@@ -280,8 +280,12 @@ fn attempts_without_end_come_to_an_end() {
         ("nobody's key", refused, Box::new(|ssh| ssh.offer("nobody", &own))),
         ("a wrong signature", refused, Box::new(|ssh| ssh.try_login(&wrong))),
         ("a password change", refused, Box::new(|ssh| ssh.try_login(&change))),
-        // These two are no refusals: only the time for a login ends them.
-        ("a good key, only offered", patient, Box::new(|ssh| ssh.offer(KEYED, &own))),
+        (
+            "a good key, only offered",
+            "Too many authentication failures",
+            Box::new(|ssh| ssh.offer(KEYED, &own)),
+        ),
+        // It is no refusal: only the time for a login ends it.
         ("questions", patient, Box::new(|ssh| ssh.try_login(&questions))),
     ];
     for (what, words, attempt) in attempts {

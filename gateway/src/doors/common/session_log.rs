@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    identity::{LoginRefused, TooManySessions},
+    identity::LoginRefused,
     telemetry::{OpenConnection, OpenSession, metrics},
     vfs::{Refusal, RefusalKind, VPath},
 };
@@ -96,7 +96,7 @@ impl SessionLog {
         method: &'static str,
         with: &str,
         client: &str,
-        refused: &TooManySessions,
+        refused: &dyn std::fmt::Display,
     ) {
         metrics().login(self.door, method, TOO_MANY_SESSIONS);
         let reason = refused.to_string();

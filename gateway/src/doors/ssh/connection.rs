@@ -38,7 +38,6 @@ const SOCKET_BUFFER: usize = 16 * 1024;
 const RECENTLY: Duration = Duration::from_secs(5);
 /// How often a stopping gateway looks whether a transfer has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
-const TOO_MANY_CONNECTIONS: &str = "this tenant has too many connections at this time";
 /// How long a client that was told to go may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -104,8 +103,10 @@ impl Connection {
     ///
     /// # Errors
     /// There is no room for the session; the connection has to end.
-    pub(super) fn log_in(&self, login: Login, client: &str) -> Result<(), TooManySessions> {
-        self.enter(&login, client)?;
+    pub(super) fn log_in(&self, place: &mut Admitted, login: Login, client: &str) -> Result<(), NoRoom> {
+        self.enter(place, &login).inspect_err(|refused| {
+            self.log.turned_away(login.name(), login.method(), &login.credential(), client, refused);
+        })?;
         self.log.logged_in(login.name(), login.method(), &login.credential(), client);
         // Only the first login counts; russh takes no second one.
         let _ = self.login.set(login);
@@ -115,10 +116,12 @@ impl Connection {
     }
 
     /// Counts the session.
-    fn enter(&self, login: &Login, client: &str) -> Result<(), TooManySessions> {
-        let permit = self.identity.start_session(login).inspect_err(|refused| {
-            self.log.turned_away(login.name(), login.method(), &login.credential(), client, refused);
-        })?;
+    fn enter(&self, place: &mut Admitted, login: &Login) -> Result<(), NoRoom> {
+        place
+            .log_in(login.tenant())
+            .inspect_err(|full| metrics().turned_away(super::DOOR, full.label()))
+            .map_err(NoRoom::Connections)?;
+        let permit = self.identity.start_session(login).map_err(NoRoom::Sessions)?;
         let _ = self.pace.set(permit.pace().clone());
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
         Ok(())
@@ -163,6 +166,17 @@ impl Connection {
             let _ = tokio::time::timeout(FAREWELL, told).await;
         }
     }
+}
+
+/// Why somebody who logged in can't stay.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRoom {
+    /// A cap on connections.
+    #[error("this tenant has too many connections at this time")]
+    Connections(#[source] Full),
+    /// The configured limit on the tenant's or the user's sessions.
+    #[error(transparent)]
+    Sessions(TooManySessions),
 }
 
 /// One that waits; counted until it is dropped.
@@ -213,7 +227,7 @@ async fn watch(
     transport: &Transport,
     mut socket: TcpStream,
     times: Times,
-    mut place: Admitted,
+    place: Admitted,
 ) -> String {
     let mut deadline = pin!(tokio::time::sleep(times.login_grace));
     let greeting = tokio::select! {
@@ -233,7 +247,7 @@ async fn watch(
     let wire = Wire::new(socket, Arc::clone(&connection.link), read, IDENTIFICATION.len() + 2);
     let wire = BufReader::with_capacity(SOCKET_BUFFER, wire);
     let config = transport.russh.of(offer);
-    let start = russh::server::run_stream(config, wire, SshHandler::new(Arc::clone(connection)));
+    let start = russh::server::run_stream(config, wire, SshHandler::new(Arc::clone(connection), place));
     let started = tokio::select! {
         started = start => started,
         () = &mut deadline => return "no login in time".to_owned(),
@@ -259,22 +273,17 @@ async fn watch(
     }
 
     let Some(login) = connection.login.get() else { return "no login".to_owned() };
-    let full = login.account().ok().and_then(|account| place.log_in(account.tenant).err());
-    let (disconnect, why) = match full {
-        Some(Full::PushedOut) => return closed_for(Full::PushedOut),
-        Some(_) => (Disconnect::TooManyConnections, TOO_MANY_CONNECTIONS),
-        None => tokio::select! {
-            ended = &mut session => return ending(ended),
-            () = login.ended() => (Disconnect::ByApplication, "this login has been removed"),
-            () = idle(connection, times.idle) => (Disconnect::ByApplication, "idle for too long"),
-            () = drained(connection) => (Disconnect::ByApplication, "the gateway is shutting down"),
-            () = connection.link.cut.cancelled() => return "cut".to_owned(),
-        },
+    let why = tokio::select! {
+        ended = &mut session => return ending(ended),
+        () = login.ended() => "this login has been removed",
+        () = idle(connection, times.idle) => "idle for too long",
+        () = drained(connection) => "the gateway is shutting down",
+        () = connection.link.cut.cancelled() => return "cut".to_owned(),
     };
-    connection.disconnect(disconnect, why).await;
+    connection.disconnect(Disconnect::ByApplication, why).await;
     // russh waits for the client to close; `cut` then takes what is left.
     let _ = tokio::time::timeout(FAREWELL, session).await;
-    full.map_or_else(|| why.to_owned(), closed_for)
+    why.to_owned()
 }
 
 /// A cap cost the connection its life.

@@ -146,6 +146,30 @@ async fn who_guesses_passwords_is_refused_and_locks_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_pushed_out_while_a_failure_waits_for_its_answer_goes_at_once() {
+    let limits = Limits { max_unauthenticated: 1, ..limits() };
+    let patient =
+        Throttle { delay_at_most: std::time::Duration::from_secs(3600), refuse_after: 100, ..unpaced() };
+    let door = open(limits, patient).await;
+    let entrance = door.identity.entrance();
+    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+    for _ in 0..20 {
+        entrance.throttle().failed(from, None, std::time::Instant::now());
+    }
+    let guesses = door.sftp_with_password_and(ELSEWHERE, "acme", "guess");
+    let crowds = async {
+        let worst = || entrance.throttle().status(std::time::Instant::now()).worst[0].failures;
+        while worst() < 21 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        connect_from(CROWD, &door).await
+    };
+    // Each way its end is the end of its socket too; russh's task has it.
+    let (output, _newer) = deadline(async { tokio::join!(guesses, crowds) }).await;
+    assert!(!output.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_and_an_address_have_so_many_connections_and_no_more() {
     let limits = Limits {
         max_connections_per_tenant: 2,

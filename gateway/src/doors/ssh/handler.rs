@@ -8,8 +8,8 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
 
-use super::{MAX_LOGIN_FAILURES, WINDOW, connection::Connection, login_methods, sftp::Sftp};
-use crate::identity::{Login, LoginRefused, Method, Proofs, Step};
+use super::{MAX_LOGIN_FAILURES, MAX_REJECTIONS, WINDOW, connection::Connection, login_methods, sftp::Sftp};
+use crate::identity::{Login, LoginRefused, Method, Proofs, Step, entrance::Admitted};
 
 /// Channels that a connection may have at once, as many as OpenSSH allows.
 const CHANNELS: usize = 10;
@@ -23,15 +23,21 @@ const TOO_MANY: usize = 4 * 1024 * 1024;
 const TRICKLE: u32 = 2;
 /// As a shell says that it has no such command.
 const NO_SUCH_COMMAND: u32 = 127;
+/// How a password is called in the log and the metrics, whichever way it came.
+const PASSWORD: &str = "password";
 const SFTP_ONLY: &str = "This service offers SFTP only.";
 
 /// One connection's callbacks.
 pub(super) struct SshHandler {
     connection: Arc<Connection>,
+    /// Kept for as long as russh's task keeps the socket.
+    place: Admitted,
     /// What the client has shown so far.
     proofs: Proofs,
     login: Option<Login>,
     failures: usize,
+    /// Keys that were offered.
+    offers: usize,
     /// How the client shows passwords, once it has.
     password_by: Option<MethodKind>,
     /// `None` until the subsystem is asked for.
@@ -40,12 +46,14 @@ pub(super) struct SshHandler {
 }
 
 impl SshHandler {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, place: Admitted) -> Self {
         Self {
             connection,
+            place,
             proofs: Proofs::default(),
             login: None,
             failures: 0,
+            offers: 0,
             password_by: None,
             channels: HashMap::new(),
             opened: 0,
@@ -70,13 +78,17 @@ impl SshHandler {
     async fn rejected(&mut self, login: &str, method: &'static str, refused: &LoginRefused) -> Auth {
         self.connection.log.login_failed(login, method, refused);
         // Clients show all keys and certificates that they have, and nobody guesses one; russh counts them.
-        if matches!(refused, LoginRefused::UnknownKey | LoginRefused::Certificate(_)) {
+        if method != PASSWORD {
             return self.reject();
         }
         self.failures += 1;
         // The probe that clients begin with (`none`) and keys that are only offered don't come here.
-        let entrance = self.connection.identity.entrance();
-        tokio::time::sleep(entrance.login_failed(self.connection.log.peer().ip(), refused)).await;
+        let delay = self.connection.identity.login_failed(self.connection.log.peer().ip(), login, refused);
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            // russh's task owns the socket, and ends no sooner than this.
+            () = self.connection.link.cut.cancelled() => {}
+        }
         if self.failures >= MAX_LOGIN_FAILURES {
             self.connection
                 .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")
@@ -102,7 +114,7 @@ impl SshHandler {
         let from = self.connection.log.peer().ip();
         let identity = Arc::clone(&self.connection.identity);
         let step = identity.check_password(&mut self.proofs, from, user, password).await;
-        self.answer(user, "password", step).await
+        self.answer(user, PASSWORD, step).await
     }
 
     /// Whether some channel's requests wait in such numbers that the client has to slow down.
@@ -178,6 +190,14 @@ impl Handler for SshHandler {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
+        self.offers += 1;
+        if self.offers > MAX_REJECTIONS {
+            // russh counts those that were worth a signature not at all.
+            self.connection
+                .disconnect(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication failures")
+                .await;
+            return Ok(self.reject());
+        }
         // `ssh-rsa` is RSA with SHA-1.
         let sha1 = *offer.algorithm == Algorithm::Rsa { hash: None };
         let wanted = self.connection.identity.wants_key(user, offer.public_key);
@@ -208,7 +228,7 @@ impl Handler for SshHandler {
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         let login = self.login.take().ok_or(russh::Error::NotAuthenticated)?;
         let client: String = String::from_utf8_lossy(session.remote_sshid()).chars().take(100).collect();
-        if let Err(refused) = self.connection.log_in(login, &client) {
+        if let Err(refused) = self.connection.log_in(&mut self.place, login, &client) {
             session.disconnect(Disconnect::TooManyConnections, &refused.to_string(), "en")?;
         }
         Ok(())
