@@ -405,4 +405,17 @@ mod tests {
         assert!(password_hash("$argon2id$v=19$m=19456,t=2,p=1").is_err());
         assert!(password_hash("hunter2").unwrap_err().wrong.contains("no password hash"));
     }
+
+    #[test]
+    fn a_network_is_canonical() {
+        for (text, means) in [
+            ("::ffff:10.1.0.0/112", "10.1.0.0/16"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), means, "{text}");
+        }
+        assert!(network("::ffff:10.1.2.3/112").unwrap_err().remedy.contains("10.1.0.0/16"));
+    }
 }
