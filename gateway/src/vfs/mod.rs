@@ -16,7 +16,7 @@ mod refusals;
 mod tree;
 
 pub use path::{PathError, VPath};
-pub use reader::MediaReader;
+pub use reader::{MediaReader, Medium};
 pub use refusals::read_refusal;
 pub use tree::{Mounted, Vfs};
 

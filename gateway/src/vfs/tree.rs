@@ -18,7 +18,8 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 
 use super::{
-    Attributes, Entry, FileSystem, Listing, MediaReader, OpenFile, Refusal, RefusalKind, VPath, read_refusal,
+    Attributes, Entry, FileSystem, Listing, MediaReader, Medium, OpenFile, Refusal, RefusalKind, VPath,
+    read_refusal,
 };
 use crate::{
     catalog::{Catalog, CatalogError, Condition, FolderRow, IndexFile, IndexPart, Listed, Place, Recording},
@@ -245,13 +246,13 @@ impl Vfs {
             .open(&frozen.media, &frozen.version)
             .await
             .map_err(|error| read_refusal(&error, &describe))?;
+        let medium = Medium { media, source: (mounted.tenant.id, frozen.source), describe };
         Ok(self.reader.open(
-            media,
+            medium,
             recording.listed.size,
             frozen.header_patch.clone().into(),
             file(&recording.listed),
             None,
-            describe,
         ))
     }
 

@@ -1,7 +1,7 @@
 //! The memory that blocks of all open files share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -23,6 +23,8 @@ pub(super) struct Budget {
     active: Mutex<BTreeMap<u64, Weak<dyn Holder>>>,
     active_count: AtomicUsize,
     next_file: AtomicU64,
+    /// By source: what may be on its way from it.
+    flights: Mutex<HashMap<SourceKey, Weak<Semaphore>>>,
     /// The file whose blocks were taken back last, so that the next one pays next time.
     last_victim: AtomicU64,
 }
@@ -33,6 +35,44 @@ pub(super) trait Holder: Send + Sync {
     fn held(&self) -> u64;
     /// Gives back blocks that nobody is copying, at least `bytes` if it has as many; says how many bytes.
     fn give_back(&self, bytes: u64) -> u64;
+}
+
+/// Tenant and source.
+pub(super) type SourceKey = (u32, u32);
+
+/// Of the budget, the part that may be on its way from one source. What is on its way can't be taken back: a source that
+/// hangs must not hold what the others need.
+const FLIGHT_PART: u64 = 4;
+/// So much may be on its way however small the budget is: units.
+const LEAST_FLIGHT: u64 = 4 * 1024;
+
+/// What may be on its way from one source, for all files of it.
+#[derive(Debug, Clone)]
+pub(super) struct Flights {
+    permits: Arc<Semaphore>,
+    total_units: u64,
+}
+
+/// Bytes that are on their way; dropped when they have come.
+#[derive(Debug)]
+pub(super) struct Flight {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Flights {
+    /// Room at once, or none. Never overtakes a waiting read.
+    pub(super) fn try_take(&self, bytes: u64) -> Option<Flight> {
+        let units = units(bytes, self.total_units);
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(units).ok()?;
+        Some(Flight { _permit: permit })
+    }
+
+    /// Room, after a wait if need be. `None` never happens.
+    pub(super) async fn take(&self, bytes: u64) -> Option<Flight> {
+        let units = units(bytes, self.total_units);
+        let permit = Arc::clone(&self.permits).acquire_many_owned(units).await.ok()?;
+        Some(Flight { _permit: permit })
+    }
 }
 
 /// Memory that was given out; dropping it gives it back.
@@ -51,6 +91,7 @@ impl Budget {
             active: Mutex::new(BTreeMap::new()),
             active_count: AtomicUsize::new(0),
             next_file: AtomicU64::new(0),
+            flights: Mutex::default(),
             last_victim: AtomicU64::new(0),
         }
     }
@@ -72,6 +113,19 @@ impl Budget {
     pub(super) fn share(&self) -> u64 {
         let files = u64::try_from(self.active_files().max(1)).unwrap_or(u64::MAX);
         self.total() / files
+    }
+
+    /// What may be on its way from a source. It is the same for all of its files that are open.
+    pub(super) fn flights(&self, source: SourceKey) -> Flights {
+        let total_units = (self.total_units / FLIGHT_PART).max(LEAST_FLIGHT).min(self.total_units);
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let permits = flights.get(&source).and_then(Weak::upgrade).unwrap_or_else(|| {
+            flights.retain(|_, permits| permits.strong_count() > 0);
+            let permits = Arc::new(Semaphore::new(usize::try_from(total_units).unwrap_or(usize::MAX >> 3)));
+            flights.insert(source, Arc::downgrade(&permits));
+            permits
+        });
+        Flights { permits, total_units }
     }
 
     /// A number for a new file.
@@ -151,12 +205,17 @@ impl Budget {
     }
 
     fn units(&self, bytes: u64) -> u32 {
-        u32::try_from(bytes.div_ceil(UNIT).clamp(1, self.total_units)).unwrap_or(u32::MAX)
+        units(bytes, self.total_units)
     }
 
     fn active(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<dyn Holder>>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// At most all that there is.
+fn units(bytes: u64, total: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT).clamp(1, total.max(1))).unwrap_or(u32::MAX)
 }
 
 impl std::fmt::Debug for Budget {

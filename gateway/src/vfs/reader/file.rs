@@ -15,12 +15,12 @@ use super::{
         Attributes, OpenFile, Refusal, RefusalKind,
         refusals::{ends_early, read_refusal, too_many_bytes},
     },
-    FIRST_BLOCK, LARGEST_BLOCK, SMALLEST_BLOCK,
+    FIRST_BLOCK, LARGEST_BLOCK, Medium, SMALLEST_BLOCK,
     block::{Block, Blocks, Loaded, Outcome},
-    budget::{Budget, Grant, Holder},
+    budget::{Budget, Flight, Flights, Grant, Holder},
     run::Run,
 };
-use crate::sources::{OpenMedia, SourceError};
+use crate::sources::SourceError;
 
 /// How often a read that failed for a passing reason is made again.
 const RETRIES: u32 = 2;
@@ -31,14 +31,12 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
 /// What is served: the media and what the catalog knows of it.
 pub(super) struct Served {
-    pub(super) media: Arc<dyn OpenMedia>,
+    pub(super) medium: Medium,
     pub(super) size: u64,
     /// Not longer than the file.
     pub(super) header_patch: Bytes,
     pub(super) attributes: Attributes,
     pub(super) sha256: Option<[u8; 32]>,
-    /// For the log.
-    pub(super) describe: String,
 }
 
 /// An open file that fetches ahead. Dropping it ends its fetches and frees its blocks.
@@ -49,9 +47,11 @@ pub(super) struct ReadAheadFile {
 impl ReadAheadFile {
     pub(super) fn new(served: Served, budget: Arc<Budget>, per_file: u64) -> Self {
         let number = budget.next_file();
+        let flights = budget.flights(served.medium.source);
         let inner = Arc::new_cyclic(|me: &Weak<Inner>| Inner {
             served,
             budget,
+            flights,
             per_file,
             number,
             me: Weak::clone(me),
@@ -125,9 +125,13 @@ impl OpenFile for ReadAheadFile {
     }
 }
 
+/// Bytes on their way and the memory for them.
+type Room = (Flight, Grant);
+
 struct Inner {
     served: Served,
     budget: Arc<Budget>,
+    flights: Flights,
     per_file: u64,
     /// Among the files of the budget.
     number: u64,
@@ -260,12 +264,12 @@ impl Inner {
         if state.blocks.held().saturating_add(len) > cap {
             len = exact;
         }
-        let mut grant = self.budget.try_take(len);
-        if grant.is_none() && len > exact {
+        let mut room = self.try_room(len);
+        if room.is_none() && len > exact {
             len = exact;
-            grant = self.budget.try_take(len);
+            room = self.try_room(len);
         }
-        self.start(state, position, len, grant);
+        self.start(state, position, len, room);
     }
 
     /// Fetches ahead of a sequential run as far as its window and free memory allow. Blocks with bytes from `needed` on
@@ -309,8 +313,8 @@ impl Inner {
             if len == 0 || !fits {
                 break;
             }
-            let Some(grant) = self.budget.try_take(len) else { break };
-            if !self.start(state, position, len, Some(grant)) {
+            let Some(room) = self.try_room(len) else { break };
+            if !self.start(state, position, len, Some(room)) {
                 break;
             }
             position = position.saturating_add(len);
@@ -319,8 +323,13 @@ impl Inner {
         position
     }
 
-    /// Starts the fetch of a block; without a grant it waits for memory first.
-    fn start(&self, state: &mut State, start: u64, len: u64, grant: Option<Grant>) -> bool {
+    /// Room on the way from the source, and memory, both at once.
+    fn try_room(&self, len: u64) -> Option<Room> {
+        Some((self.flights.try_take(len)?, self.budget.try_take(len)?))
+    }
+
+    /// Starts the fetch of a block; without room it waits for that first.
+    fn start(&self, state: &mut State, start: u64, len: u64, room: Option<Room>) -> bool {
         let (Some(me), Ok(runtime)) = (self.me.upgrade(), Handle::try_current()) else { return false };
         if len == 0 {
             return false;
@@ -328,7 +337,7 @@ impl Inner {
         let serial = state.next_serial;
         state.next_serial = serial.wrapping_add(1);
         let (sender, outcome) = watch::channel(None);
-        let fetch = runtime.spawn(me.fetch(start, len, serial, grant, sender)).abort_handle();
+        let fetch = runtime.spawn(me.fetch(start, len, serial, room, sender)).abort_handle();
         state.blocks.insert(start, Block { serial, len, served: 0, outcome, fetch });
         state.run.fetched = state.run.fetched.max(start.saturating_add(len));
         true
@@ -340,15 +349,21 @@ impl Inner {
         start: u64,
         len: u64,
         serial: u64,
-        grant: Option<Grant>,
+        room: Option<Room>,
         outcome: watch::Sender<Outcome>,
     ) {
-        let grant = match grant {
-            Some(grant) => Some(grant),
-            None => self.budget.take(len).await,
+        let (flight, grant) = match room {
+            Some(room) => room,
+            None => {
+                // In this order: who waits for the source holds no memory.
+                let Some(flight) = self.flights.take(len).await else { return };
+                let Some(grant) = self.budget.take(len).await else { return };
+                (flight, grant)
+            }
         };
-        let Some(grant) = grant else { return };
-        match self.load(start, len).await {
+        let loaded = self.load(start, len).await;
+        drop(flight);
+        match loaded {
             Ok(bytes) => {
                 outcome.send_replace(Some(Ok(Arc::new(Loaded { bytes, _grant: grant }))));
             }
@@ -372,11 +387,11 @@ impl Inner {
 
     /// Reads exactly `len` bytes from the source, again where that may help.
     async fn load(&self, start: u64, len: u64) -> Result<Bytes, Refusal> {
-        let describe = &self.served.describe;
+        let Medium { media, describe, .. } = &self.served.medium;
         let asked = usize::try_from(len).unwrap_or(usize::MAX);
         let mut attempt = 0;
         loop {
-            match self.served.media.read_at(start, asked).await {
+            match media.read_at(start, asked).await {
                 Ok(bytes) if bytes.len() == asked => return Ok(bytes),
                 Ok(bytes) if bytes.len() < asked => {
                     return Err(ends_early(describe, start, asked, bytes.len()));
@@ -422,7 +437,7 @@ impl Inner {
 
     fn internal(&self, what: &str) -> Refusal {
         Refusal::new(RefusalKind::Internal, "reading this recording failed; the log says why")
-            .with_detail(format!("{}: {what}", self.served.describe))
+            .with_detail(format!("{}: {what}", self.served.medium.describe))
     }
 }
 

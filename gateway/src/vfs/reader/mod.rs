@@ -6,7 +6,8 @@
 //!
 //! Nothing waits for a block while it holds one, and the budget takes back blocks that nobody is copying as soon as a
 //! read has to wait: whatever the budget, each read gets its turn, in the order of asking. Read-ahead never
-//! waits; it happens where memory is free. A file's share of the budget shrinks as others become active, so that
+//! waits; it happens where memory is free. Of one source only a part of the budget may be on its way, so that one that
+//! hangs holds up none but its own. A file's share of the budget shrinks as others become active, so that
 //! blocks are rarely taken back at all.
 //!
 //! Clients pipeline their requests and doors answer them in any order. So sequential access is told by the
@@ -34,6 +35,16 @@ const LARGEST_BLOCK: u64 = 1024 * 1024;
 /// Bytes of the smallest block of read-ahead: what an SFTP client usually asks for at once.
 const SMALLEST_BLOCK: u64 = 32 * 1024;
 
+/// Where the bytes of a file come from.
+pub struct Medium {
+    /// The media.
+    pub media: Arc<dyn OpenMedia>,
+    /// Of which tenant and source it is, by their ids.
+    pub source: (u32, u32),
+    /// Names the recording in the log.
+    pub describe: String,
+}
+
 /// Opens media for reading, with one budget of memory for all that it has opened.
 #[derive(Debug)]
 pub struct MediaReader {
@@ -49,27 +60,24 @@ impl MediaReader {
         Arc::new(Self { budget: Arc::new(budget), per_file: per_file_bytes.max(SMALLEST_BLOCK) })
     }
 
-    /// A file over `media`, of `size` bytes, the first of which are replaced by `header_patch`.
+    /// A file over `medium`, of `size` bytes, the first of which are replaced by `header_patch`.
     ///
-    /// `sha256` is that of the served bytes; `describe` names the recording in the log. A file of at most 256 KiB is
-    /// fetched at once. Dropping the file ends its fetches and frees its blocks. To be called within a tokio runtime.
+    /// `sha256` is that of the served bytes. A file of at most 256 KiB is fetched at once. Dropping the file ends its fetches and frees its blocks. To be called within a tokio runtime.
     pub fn open(
         &self,
-        media: Arc<dyn OpenMedia>,
+        medium: Medium,
         size: u64,
         header_patch: Bytes,
         attributes: Attributes,
         sha256: Option<[u8; 32]>,
-        describe: String,
     ) -> Arc<dyn OpenFile> {
         let patch_len = usize::try_from(size).unwrap_or(usize::MAX).min(header_patch.len());
         let served = file::Served {
-            media,
+            medium,
             size,
             header_patch: header_patch.slice(..patch_len),
             attributes: Attributes { size, ..attributes },
             sha256,
-            describe,
         };
         Arc::new(ReadAheadFile::new(served, Arc::clone(&self.budget), self.per_file))
     }

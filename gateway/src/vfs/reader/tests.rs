@@ -109,9 +109,13 @@ fn attributes(size: u64) -> Attributes {
     Attributes { is_folder: false, size, modified: 7 }
 }
 
-fn open(reader: &MediaReader, fake: &Arc<Fake>) -> Arc<dyn OpenFile> {
+fn medium(fake: &Arc<Fake>) -> Medium {
     let media: Arc<dyn OpenMedia> = Arc::<Fake>::clone(fake);
-    reader.open(media, fake.size, Bytes::new(), attributes(fake.size), None, "recording 1".into())
+    Medium { media, source: (1, 1), describe: "recording 1".into() }
+}
+
+fn open(reader: &MediaReader, fake: &Arc<Fake>) -> Arc<dyn OpenFile> {
+    reader.open(medium(fake), fake.size, Bytes::new(), attributes(fake.size), None)
 }
 
 async fn read(file: &Arc<dyn OpenFile>, offset: u64, len: usize) -> Result<BytesMut, Refusal> {
@@ -235,8 +239,7 @@ async fn the_header_patch_covers_the_first_bytes_only() {
     let patch = Bytes::from(vec![b'p'; 44]);
     let mut whole = patch.to_vec();
     whole.extend((44..100).map(byte));
-    let media: Arc<dyn OpenMedia> = Arc::<Fake>::clone(&fake);
-    let file = reader.open(media, 100, patch, attributes(100), Some([9; 32]), "r".into());
+    let file = reader.open(medium(&fake), 100, patch, attributes(100), Some([9; 32]));
     for (offset, len) in [(0, 100), (0, 1), (43, 2), (44, 5), (10, 30), (90, 50), (100, 1), (u64::MAX, 9)] {
         let end = (offset as usize).saturating_add(len).min(100);
         let begin = end.min(offset as usize);
@@ -244,8 +247,7 @@ async fn the_header_patch_covers_the_first_bytes_only() {
     }
     assert_eq!((file.sha256(), file.attributes()), (Some([9; 32]), attributes(100)));
     // A patch longer than the file doesn't lengthen it.
-    let media: Arc<dyn OpenMedia> = Arc::<Fake>::clone(&fake);
-    let file = reader.open(media, 10, Bytes::from(vec![b'q'; 44]), attributes(10), None, "r".into());
+    let file = reader.open(medium(&fake), 10, Bytes::from(vec![b'q'; 44]), attributes(10), None);
     assert_eq!(read(&file, 0, 99).await.unwrap()[..], [b'q'; 10]);
 }
 
@@ -299,8 +301,7 @@ async fn a_failing_source_is_not_hammered_with_read_ahead() {
 async fn media_that_is_shorter_than_published_never_yields_a_wrong_byte() {
     let reader = MediaReader::new(256 * MIB, 8 * MIB);
     let fake = Arc::new(Fake { size: 3 * MIB, ..Fake::default() });
-    let media: Arc<dyn OpenMedia> = Arc::<Fake>::clone(&fake);
-    let file = reader.open(media, 4 * MIB, Bytes::new(), attributes(4 * MIB), None, "r".into());
+    let file = reader.open(medium(&fake), 4 * MIB, Bytes::new(), attributes(4 * MIB), None);
     let mut refused = 0;
     for i in 0..128 {
         let offset = i * K32 as u64;
@@ -414,6 +415,34 @@ async fn reading_ahead_keeps_the_block_that_a_read_is_about_to_take() {
     assert_eq!(out[..], expected(fake.size, 3 * K32 as u64, 8 * K32)[..]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_holds_up_none_but_its_own() {
+    let reader = MediaReader::new(16 * MIB, 8 * MIB);
+    let hangs = Arc::new(Fake { size: 100 * MIB, delay: Duration::from_secs(3600), ..Fake::default() });
+    let stuck: Vec<_> = (0..40).map(|_| open(&reader, &hangs)).collect();
+    let mut out = BytesMut::new();
+    for file in &stuck {
+        for i in 0..16 {
+            assert!(!file.read_now(i * K32 as u64, K32, &mut out));
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let on_their_way: u64 = hangs.reads.lock().unwrap().iter().map(|(_, len)| *len as u64).sum();
+    assert!((MIB..=4 * MIB).contains(&on_their_way), "{on_their_way}");
+    let works = Arc::new(Fake { size: 20 * MIB, delay: Duration::from_millis(1), ..Fake::default() });
+    let file = reader.open(
+        Medium { source: (1, 2), ..medium(&works) },
+        works.size,
+        Bytes::new(),
+        attributes(works.size),
+        None,
+    );
+    let took = download(&file, works.size, K32).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    drop((stuck, file));
+    assert_nothing_held(&reader).await;
+}
+
 /// On real threads: many files on little memory, readers that give up in the middle of a read, files that are closed
 /// while they are fetched.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -488,8 +517,7 @@ proptest! {
             let mut whole: Vec<u8> = (0..size).map(byte).collect();
             let patched = patch_len.min(whole.len());
             whole[..patched].fill(0xA5);
-            let media: Arc<dyn OpenMedia> = Arc::<Fake>::clone(&fake);
-            let file = reader.open(media, size, Bytes::from(patch), attributes(size), None, "r".into());
+            let file = reader.open(medium(&fake), size, Bytes::from(patch), attributes(size), None);
             let mut offset = 0_u64;
             for (jump, len, count, shuffle) in bursts {
                 if let Some(jump) = jump {
