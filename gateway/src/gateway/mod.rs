@@ -189,7 +189,7 @@ impl Gateway {
         };
         let data = Data::open(&config.data_dir).await?;
         let identity = Arc::new(Identity::new(&config.tenants)?);
-        identity.entrance().configure(&config.limits, &config.throttle);
+        identity.configure(&config.limits, &config.throttle);
         for tenant in &config.tenants {
             adopt(&data, tenant).await?;
         }
@@ -295,7 +295,7 @@ impl Gateway {
         }
         self.shared.identity.replace(&config.tenants)?;
         self.shared.door.trust_proxies(&config.ssh.proxy_protocol_from);
-        self.shared.identity.entrance().configure(&config.limits, &config.throttle);
+        self.shared.identity.configure(&config.limits, &config.throttle);
         self.shared.door.configure(&config.limits);
         *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = config.limits.shutdown_grace;
         self.shared.take(&config, &self.background.handle()?);

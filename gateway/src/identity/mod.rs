@@ -18,6 +18,7 @@ use crate::config::{Limits, Tenant, Throttle};
 pub mod admission;
 mod certificate;
 pub mod entrance;
+mod open_files;
 mod origin;
 mod pace;
 mod password;
@@ -26,11 +27,13 @@ mod table;
 pub mod throttle;
 mod turns;
 
+pub use open_files::{OpenFilePermit, TooManyOpenFiles};
 pub use origin::Origin;
 pub use pace::{Pace, SessionPermit, TooManySessions};
 pub use password::{HashError, hash_password, parse_password_hash};
 
 use entrance::Entrance;
+use open_files::OpenFiles;
 use password::{Outcome, Passwords};
 use roster::Roster;
 
@@ -68,6 +71,7 @@ pub struct Identity {
     passwords: Passwords,
     limits: pace::Limits,
     entrance: Arc<Entrance>,
+    open_files: OpenFiles,
     /// Two reloads at once must not interleave.
     replacing: Mutex<()>,
 }
@@ -79,11 +83,14 @@ impl Identity {
     /// A password hash or a key that can't be read, or a login that two users share; the message names the login.
     pub fn new(tenants: &[Tenant]) -> Result<Self, IdentityError> {
         let roster = Arc::new(Roster::new(tenants)?);
+        let (limits, open_files) = (Limits::default(), OpenFiles::default());
+        open_files.configure(limits.max_connections.saturating_add(admission::SLACK));
         Ok(Self {
             roster: watch::Sender::new(roster),
             limits: pace::Limits::new(tenants),
             passwords: Passwords::default(),
-            entrance: Arc::new(Entrance::new(&Limits::default(), &Throttle::default())),
+            entrance: Arc::new(Entrance::new(&limits, &Throttle::default())),
+            open_files,
             replacing: Mutex::new(()),
         })
     }
@@ -101,8 +108,22 @@ impl Identity {
         Ok(())
     }
 
+    /// Takes a reloaded configuration's limits. Sessions stay, and what is remembered of addresses.
+    pub fn configure(&self, limits: &Limits, throttle: &Throttle) {
+        self.entrance.configure(limits, throttle);
+        self.open_files.configure(limits.max_connections.saturating_add(admission::SLACK));
+    }
+
+    /// Counts a file that somebody opens, until the permit is dropped.
+    ///
+    /// # Errors
+    /// [`TooManyOpenFiles`], of the tenant or in all.
+    pub fn open_file(&self, account: &Account) -> Result<OpenFilePermit, TooManyOpenFiles> {
+        self.open_files.take(account.tenant)
+    }
+
     /// Who may connect, and how late failed logins are answered. It has its defaults until it is
-    /// [configured](Entrance::configure).
+    /// [configured](Identity::configure).
     pub fn entrance(&self) -> &Arc<Entrance> {
         &self.entrance
     }
@@ -151,9 +172,13 @@ impl Identity {
     /// A door isn't told whether the key comes in a certificate. So where any tenant takes certificates, every key of
     /// every login is: what is answered then tells a stranger nothing.
     pub fn wants_key(&self, login: &str, key: &PublicKey) -> bool {
+        self.current().takes_certificates() || self.has_key(login, key)
+    }
+
+    /// Whether the key itself is one of the login's. For the log: a peer isn't told.
+    pub fn has_key(&self, login: &str, key: &PublicKey) -> bool {
         let roster = self.current();
-        roster.takes_certificates()
-            || roster.find(login).is_some_and(|(id, user)| roster.has_key(id, user, key.key_data()))
+        roster.find(login).is_some_and(|(id, user)| roster.has_key(id, user, key.key_data()))
     }
 
     /// Takes a key whose possession the door has verified.

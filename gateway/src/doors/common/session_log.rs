@@ -17,6 +17,8 @@ use crate::{
 };
 
 /// How the metrics call a login for which there was no room.
+/// Refusals of a session that are logged at `info`; those after them at `debug`. Their number is told when it closes.
+const REFUSALS_TOLD: u64 = 1000;
 const TOO_MANY_SESSIONS: &str = "too_many_sessions";
 
 /// A session's identity in the log, and its totals.
@@ -139,12 +141,15 @@ impl SessionLog {
 
     /// Something was refused. A path that isn't there is no news: it is logged at `debug`.
     pub fn refused(&self, operation: &str, path: &dyn std::fmt::Display, refusal: &Refusal) {
-        self.refusals.fetch_add(1, Ordering::Relaxed);
+        let before = self.refusals.fetch_add(1, Ordering::Relaxed);
         metrics().refused(self.door, kind_label(refusal.kind));
         let (session, login, path, kind) = (self.number, self.login(), path.to_string(), refusal.kind);
         let (reason, detail) = (&*refusal.client, &refusal.detail);
         match kind {
-            RefusalKind::NotFound => {
+            // A client that goes on and on doesn't fill the log.
+            kind if kind == RefusalKind::NotFound
+                || (kind != RefusalKind::Internal && before >= REFUSALS_TOLD) =>
+            {
                 tracing::debug!(
                     door = self.door,
                     session,

@@ -82,6 +82,11 @@ impl Budget {
         }
     }
 
+    /// Whether bytes of a reply are on their way to the socket.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.encrypted.load(Ordering::Acquire)
+    }
+
     /// Requests in work, and bytes on their way.
     pub(super) fn in_hand(&self) -> (usize, usize) {
         let used = self.lock();

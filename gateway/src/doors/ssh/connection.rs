@@ -25,11 +25,11 @@ use crate::{
     config,
     doors::common::{Drain, SessionLog},
     identity::{
-        Account, Identity, Login, LoginEnded, Pace, SessionPermit, TooManySessions, admission::Full,
-        entrance::Admitted,
+        Account, Identity, Login, LoginEnded, OpenFilePermit, Pace, SessionPermit, TooManySessions,
+        admission::Full, entrance::Admitted,
     },
     telemetry::metrics,
-    vfs::FileSystem,
+    vfs::{FileSystem, Refusal, RefusalKind},
 };
 
 /// Bytes that are read from the socket at once. Requests come in, some dozens of bytes each.
@@ -38,6 +38,9 @@ const SOCKET_BUFFER: usize = 16 * 1024;
 const RECENTLY: Duration = Duration::from_secs(5);
 /// How often a stopping gateway looks whether a transfer has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
+/// Files that a connection may have open, over all of its channels. More or less: opens that are under way count when
+/// they are done.
+const MAX_FILES: usize = 1024;
 /// How long a client that was told to go may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -148,6 +151,15 @@ impl Connection {
             }
             waits.0.link.touch();
         }
+    }
+
+    /// Takes room for one more open file, of what this connection and its tenant may have.
+    pub(super) fn open_file(&self, account: &Account) -> Result<OpenFilePermit, Refusal> {
+        if self.files.load(Ordering::Relaxed) >= MAX_FILES {
+            let message = format!("{MAX_FILES} files are open over this connection, close some");
+            return Err(Refusal::new(RefusalKind::Busy, message));
+        }
+        self.identity.open_file(account).map_err(|full| Refusal::new(RefusalKind::Busy, full.to_string()))
     }
 
     pub(super) fn file_opened(&self) {
@@ -266,6 +278,8 @@ async fn watch(
         () = connection.logged_in.cancelled() => {}
         () = &mut deadline => {
             connection.disconnect(Disconnect::ByApplication, "no login in time").await;
+            // As below.
+            let _ = tokio::time::timeout(FAREWELL, session).await;
             return "no login in time".to_owned();
         }
         () = connection.drain.begun() => return "shutdown".to_owned(),
@@ -343,9 +357,10 @@ async fn drained(connection: &Connection) {
     connection.drain.begun().await;
     let transfers = async {
         loop {
-            let recent = connection.link.last_active().elapsed() < RECENTLY;
-            let transferring = connection.files.load(Ordering::Relaxed) > 0 && recent;
-            if !transferring && connection.link.budget.in_hand() == (0, 0) {
+            let busy =
+                connection.files.load(Ordering::Relaxed) > 0 || connection.link.budget.in_hand() != (0, 0);
+            // A client that doesn't take what it asked for keeps nobody waiting.
+            if !busy || connection.link.last_active().elapsed() >= RECENTLY {
                 return;
             }
             tokio::time::sleep(DRAIN_TICK).await;

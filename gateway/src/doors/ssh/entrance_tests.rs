@@ -190,7 +190,7 @@ async fn a_tenant_and_an_address_have_so_many_connections_and_no_more() {
     let mut newer = connect_from(Ipv4Addr::LOCALHOST, &door).await;
     assert_eq!(first_line(&mut newer).await, "SSH-2.0-recgate\r\n");
     assert_eq!(first_line(&mut waiting).await, "", "it has lost its place");
-    door.identity.entrance().configure(
+    door.identity.configure(
         &Limits { max_connections_per_tenant: 9, max_connections_per_address: 2, ..Limits::default() },
         &unpaced(),
     );

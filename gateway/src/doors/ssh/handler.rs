@@ -8,13 +8,20 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
 
-use super::{MAX_LOGIN_FAILURES, MAX_REJECTIONS, WINDOW, connection::Connection, login_methods, sftp::Sftp};
+use super::{
+    MAX_LOGIN_FAILURES, MAX_REJECTIONS, WINDOW,
+    connection::Connection,
+    login_methods,
+    sftp::{Sftp, lossy},
+};
 use crate::identity::{Login, LoginRefused, Method, Proofs, Step, entrance::Admitted};
 
 /// Channels that a connection may have at once, as many as OpenSSH allows.
 const CHANNELS: usize = 10;
 /// Channels that a connection may open in its life; russh keeps a little of each that we close first.
 const CHANNELS_EVER: usize = 10_000;
+/// The least that a client has to take in one packet; RFC 4253 (6.1) has everybody take 32 KiB.
+const SMALLEST_PACKET: usize = 4096;
 /// Bytes of waiting requests above which a client's window grants trickle.
 const HOLD_BACK: usize = 128 * 1024;
 /// Bytes of waiting requests with which a connection is closed: the client sends on and on without reading.
@@ -38,6 +45,7 @@ pub(super) struct SshHandler {
     failures: usize,
     /// Keys that were offered.
     offers: usize,
+    told_of_sha1: bool,
     /// How the client shows passwords, once it has.
     password_by: Option<MethodKind>,
     /// `None` until the subsystem is asked for.
@@ -54,6 +62,7 @@ impl SshHandler {
             login: None,
             failures: 0,
             offers: 0,
+            told_of_sha1: false,
             password_by: None,
             channels: HashMap::new(),
             opened: 0,
@@ -119,9 +128,14 @@ impl SshHandler {
 
     /// Whether some channel's requests wait in such numbers that the client has to slow down.
     fn hold_back(&self) -> bool {
-        let holds = self.sftps().any(|sftp| sftp.backlog() > HOLD_BACK);
+        let holds = self.backlog() > HOLD_BACK;
         self.connection.link.held_back.store(holds, std::sync::atomic::Ordering::Relaxed);
         holds
+    }
+
+    /// Bytes of requests that wait on all channels.
+    fn backlog(&self) -> usize {
+        self.sftps().map(|sftp| sftp.backlog()).sum()
     }
 
     fn sftps(&self) -> impl Iterator<Item = &Arc<Sftp>> {
@@ -133,9 +147,10 @@ impl SshHandler {
         &self,
         channel: ChannelId,
         what: &str,
+        command: &[u8],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        self.refused(what);
+        self.refused(what, command);
         session.channel_success(channel)?;
         session.extended_data(channel, 1, format!("{SFTP_ONLY}\r\n").into_bytes())?;
         session.exit_status_request(channel, NO_SUCH_COMMAND)?;
@@ -143,9 +158,9 @@ impl SshHandler {
         session.close(channel)
     }
 
-    fn refused(&self, what: &str) {
+    fn refused(&self, what: &str, asked: &[u8]) {
         let refusal = crate::vfs::Refusal::new(crate::vfs::RefusalKind::Forbidden, SFTP_ONLY);
-        self.connection.log.refused(what, &"", &refusal);
+        self.connection.log.refused(what, &lossy(asked), &refusal);
     }
 }
 
@@ -201,7 +216,11 @@ impl Handler for SshHandler {
         // `ssh-rsa` is RSA with SHA-1.
         let sha1 = *offer.algorithm == Algorithm::Rsa { hash: None };
         let wanted = self.connection.identity.wants_key(user, offer.public_key);
-        if wanted && sha1 && !self.connection.legacy {
+        if sha1
+            && !self.connection.legacy
+            && self.connection.identity.has_key(user, offer.public_key)
+            && !std::mem::replace(&mut self.told_of_sha1, true)
+        {
             tracing::warn!(peer = %self.connection.log.peer(),
                 "a key was offered with SHA-1 (ssh-rsa) only; legacy_algorithms = true in [ssh] would take it");
         }
@@ -238,12 +257,24 @@ impl Handler for SshHandler {
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        _session: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
         // A channel that we closed has no callback of its own.
         self.channels.retain(|_, sftp| !sftp.as_ref().is_some_and(|sftp| sftp.has_ended()));
         self.opened += 1;
-        if self.channels.len() >= CHANNELS || self.opened > CHANNELS_EVER {
+        if self.opened > CHANNELS_EVER {
+            // Whoever keeps a connection for all that they do connects anew for the next.
+            tracing::info!(
+                session = self.connection.log.number(),
+                channels = self.opened,
+                "a connection is worn out"
+            );
+            session.disconnect(Disconnect::ByApplication, "too many channels, connect again", "en")?;
+            return Ok(());
+        }
+        // russh makes a packet for each so many bytes.
+        let small = channel.writable_packet_size().await < SMALLEST_PACKET;
+        if self.channels.len() >= CHANNELS || small {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
@@ -261,7 +292,7 @@ impl Handler for SshHandler {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refused("x11");
+        self.refused("x11", b"");
         reply.reject(prohibited()).await;
         Ok(())
     }
@@ -276,7 +307,7 @@ impl Handler for SshHandler {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refused("forwarding");
+        self.refused("forwarding", b"");
         reply.reject(prohibited()).await;
         Ok(())
     }
@@ -291,7 +322,7 @@ impl Handler for SshHandler {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refused("forwarding");
+        self.refused("forwarding", b"");
         reply.reject(prohibited()).await;
         Ok(())
     }
@@ -303,7 +334,7 @@ impl Handler for SshHandler {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refused("forwarding");
+        self.refused("forwarding", b"");
         reply.reject(prohibited()).await;
         Ok(())
     }
@@ -320,23 +351,23 @@ impl Handler for SshHandler {
                 session.channel_success(channel)
             }
             _ => {
-                self.refused("subsystem");
+                self.refused("subsystem", name.as_bytes());
                 session.channel_failure(channel)
             }
         }
     }
 
     async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        self.refuse_command_on(channel, "shell", session)
+        self.refuse_command_on(channel, "shell", b"", session)
     }
 
     async fn exec_request(
         &mut self,
         channel: ChannelId,
-        _data: &[u8],
+        data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse_command_on(channel, "exec", session)
+        self.refuse_command_on(channel, "exec", data, session)
     }
 
     async fn pty_request(
@@ -390,7 +421,7 @@ impl Handler for SshHandler {
         _port: &mut u32,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
-        self.refused("forwarding");
+        self.refused("forwarding", b"");
         Ok(false)
     }
 
@@ -399,7 +430,7 @@ impl Handler for SshHandler {
         _socket_path: &str,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
-        self.refused("forwarding");
+        self.refused("forwarding", b"");
         Ok(false)
     }
 
@@ -411,8 +442,7 @@ impl Handler for SshHandler {
     ) -> Result<(), Self::Error> {
         let Some(Some(sftp)) = self.channels.get(&channel) else { return Ok(()) };
         sftp.data(data, session)?;
-        let backlog = sftp.backlog();
-        if backlog > TOO_MANY {
+        if self.backlog() > TOO_MANY {
             session.disconnect(
                 Disconnect::ByApplication,
                 "too many requests without reading the replies",
@@ -434,6 +464,8 @@ impl Handler for SshHandler {
         _new_size: u32,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        // The client has taken something.
+        self.connection.link.touch();
         self.hold_back();
         Ok(())
     }
@@ -464,12 +496,13 @@ impl SshHandler {
         &mut self,
         channel: ChannelId,
         what: &str,
+        command: &[u8],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
         match self.channels.get(&channel) {
             Some(None) => {
                 self.channels.remove(&channel);
-                self.refuse_command(channel, what, session)
+                self.refuse_command(channel, what, command, session)
             }
             _ => session.channel_failure(channel),
         }

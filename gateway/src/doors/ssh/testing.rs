@@ -291,7 +291,7 @@ impl TestDoor {
         anna.authorized_keys = vec![public];
         let tenants = vec![tenant(vec![default, anna])];
         let identity = Arc::new(Identity::new(&tenants).unwrap());
-        identity.entrance().configure(&limits, &throttle);
+        identity.configure(&limits, &throttle);
         let (drain, memory) = (Drain::new(), Arc::new(memory));
         let serving = serve(&config, &limits, folder.path(), memory, Arc::clone(&identity), drain.clone());
         let door: SshDoor = serving.await.unwrap();

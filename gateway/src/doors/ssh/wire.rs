@@ -121,8 +121,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
             return Poll::Ready(Ok(len));
         }
         let written = ready!(Pin::new(&mut this.socket).poll_write(context, bytes))?;
-        // Keep-alives aren't progress: they go out with nothing in hand.
-        if this.link.budget.in_hand().1 > 0 {
+        // Keep-alives aren't progress: they go out without a reply, also where replies wait for the client's window.
+        if this.link.budget.is_leaving() {
             this.link.touch();
         }
         Poll::Ready(Ok(written))

@@ -398,8 +398,9 @@ async fn open_node(sftp: &Arc<Sftp>, path: &VPath, kind: Kind) -> Result<Node, R
     let fs = &sftp.connection.fs;
     match kind {
         Kind::File => {
+            let permit = sftp.connection.open_file(&account)?;
             let file = fs.open(&account, path).await?;
-            Ok(Node::File(Arc::new(File::new(file, path.clone(), Arc::clone(&sftp.connection)))))
+            Ok(Node::File(Arc::new(File::new(file, path.clone(), Arc::clone(&sftp.connection), permit))))
         }
         Kind::Folder => {
             let listing = fs.list(&account, path).await?;
@@ -456,7 +457,7 @@ fn clamp(len: u32) -> usize {
 }
 
 /// A path for the log and for people, whatever its bytes.
-pub(super) fn lossy(path: impl AsRef<[u8]>) -> String {
+pub(in super::super) fn lossy(path: impl AsRef<[u8]>) -> String {
     let path = path.as_ref();
     let path = path.get(..200).unwrap_or(path);
     String::from_utf8_lossy(path).chars().map(|c| if c.is_control() { '?' } else { c }).collect()

@@ -23,7 +23,7 @@ const MAX_PACKET: u64 = 256 * 1024;
 /// SSH_FXE_STATVFS_ST_RDONLY of statvfs@openssh.com.
 const READ_ONLY: u64 = 1;
 /// Ids that one users-groups-by-id@openssh.com may ask about.
-const MAX_IDS: usize = 512;
+const MAX_IDS: usize = 256;
 
 impl Sftp {
     pub(super) fn extended(&self, handles: &Handles, id: u32, name: &str, body: &[u8]) -> Extended {
@@ -129,7 +129,7 @@ impl Sftp {
         })
     }
 
-    /// The stored hash of a whole file. Nothing is read for it: a client that wants another part, or another
+    /// The stored hash of a whole file. None is computed for it: a client that wants another part, or another
     /// algorithm, can compute it from the bytes as well as the gateway.
     pub(super) fn check_file(
         self: &Arc<Self>,
@@ -139,6 +139,7 @@ impl Sftp {
         charge: Charge,
     ) -> Vec<Out> {
         self.ask(id, "check-file", path, charge, move |this, account, path| async move {
+            let _permit = this.connection.open_file(&account)?;
             let file = this.connection.fs.open(&account, &path).await?;
             Ok(wanted.answer(id, &*file))
         })
@@ -146,6 +147,7 @@ impl Sftp {
 
     /// Everything belongs to user and group 0, which have the tenant's name.
     fn names_by_id(&self, id: u32, users: &[u8], groups: &[u8]) -> Answer {
+        // 36 bytes each, for which an extension's cost has room.
         if users.len() + groups.len() > 4 * MAX_IDS {
             let message = format!("at most {MAX_IDS} ids are looked up at once");
             return (packet::status(id, StatusCode::Failure, &message), None);

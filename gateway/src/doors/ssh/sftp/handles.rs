@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     doors::common::Transfer,
+    identity::OpenFilePermit,
     vfs::{OpenFile, VPath},
 };
 
@@ -82,6 +83,7 @@ pub(super) struct File {
     pub(super) path: VPath,
     pub(super) size: u64,
     connection: Arc<Connection>,
+    _permit: OpenFilePermit,
     opened: Instant,
     sent: Mutex<Sent>,
     line: Mutex<Line>,
@@ -129,7 +131,12 @@ struct Sent {
 }
 
 impl File {
-    pub(super) fn new(file: Arc<dyn OpenFile>, path: VPath, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(
+        file: Arc<dyn OpenFile>,
+        path: VPath,
+        connection: Arc<Connection>,
+        permit: OpenFilePermit,
+    ) -> Self {
         let size = file.attributes().size;
         connection.file_opened();
         Self {
@@ -137,6 +144,7 @@ impl File {
             path,
             size,
             connection,
+            _permit: permit,
             opened: Instant::now(),
             sent: Mutex::default(),
             line: Mutex::default(),

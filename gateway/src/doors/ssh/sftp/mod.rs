@@ -33,6 +33,7 @@ use russh_sftp::protocol::StatusCode;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::dispatch::lossy;
 use self::{
     handles::{Handles, Turn},
     packet::{FrameError, Packet},
@@ -41,7 +42,7 @@ use super::{
     budget::{Charge, Full},
     connection::Connection,
 };
-use crate::vfs::{Refusal, RefusalKind};
+use crate::vfs::Refusal;
 
 mod dispatch;
 mod extensions;
@@ -235,9 +236,8 @@ impl Sftp {
                 }
                 Step::Blocked(full) => self.connection.link.budget.room(full).await,
                 Step::Broken(error) => {
-                    let refusal =
-                        Refusal::new(RefusalKind::Internal, "the SFTP stream is out of step, it is closed");
-                    self.connection.log.refused("sftp", &error, &refusal);
+                    let session = self.connection.log.number();
+                    tracing::info!(session, %error, "the SFTP stream is out of step, its channel is closed");
                     self.close(1).await;
                     return Next::Over;
                 }
