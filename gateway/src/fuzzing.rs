@@ -62,7 +62,7 @@ pub fn config(input: &[u8]) {
     match config::parse(file, text, base) {
         Ok(config) => {
             assert!(!config.ssh.listen.is_empty(), "listens nowhere");
-            assert!(config.ssh.max_unauthenticated <= config.ssh.max_connections);
+            assert!(config.limits.max_unauthenticated <= config.limits.max_connections);
             assert!(config.limits.read_ahead_per_file <= config.limits.read_ahead_budget);
             assert!(config.tenants.is_sorted_by(|a, b| a.id < b.id), "ids of tenants");
             // What was accepted once is accepted by a reload.
