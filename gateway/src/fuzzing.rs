@@ -10,9 +10,19 @@ use crate::{
     vfs::VPath,
 };
 
-/// Takes these bytes from an SFTP channel: frames, requests, their fields.
+/// Takes these bytes from an SFTP channel: frames, requests, their fields, extensions.
 pub fn sftp_packets(input: &[u8]) {
-    crate::doors::ssh::fuzz::packets(input);
+    crate::doors::ssh::fuzz_packets(input);
+}
+
+/// Takes these bytes as the first of an SSH client: its identification.
+pub fn greeting(input: &[u8]) {
+    crate::doors::ssh::fuzz_greeting(input);
+}
+
+/// Takes these bytes from a load balancer: a header of the PROXY protocol.
+pub fn proxy(input: &[u8]) {
+    crate::doors::common::fuzz_proxy(input);
 }
 
 /// Parses the bytes after the first NUL as a path that begins from the one before it (or from the root), and each of
@@ -62,7 +72,7 @@ pub fn config(input: &[u8]) {
     match config::parse(file, text, base) {
         Ok(config) => {
             assert!(!config.ssh.listen.is_empty(), "listens nowhere");
-            assert!(config.ssh.max_unauthenticated <= config.ssh.max_connections);
+            assert!(config.limits.max_unauthenticated <= config.limits.max_connections);
             assert!(config.limits.read_ahead_per_file <= config.limits.read_ahead_budget);
             assert!(config.tenants.is_sorted_by(|a, b| a.id < b.id), "ids of tenants");
             // What was accepted once is accepted by a reload.

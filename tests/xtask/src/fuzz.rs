@@ -2,15 +2,22 @@
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    num::NonZeroU32,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use crate::machine::shown;
 
 /// A target, and how many inputs the smoke run tries: a few seconds' worth.
-const TARGETS: &[(&str, u32)] =
-    &[("sftp_packets", 300_000), ("paths", 100_000), ("config", 40_000), ("wav_header", 100_000)];
+const TARGETS: &[(&str, u32)] = &[
+    ("sftp_packets", 300_000),
+    ("greeting", 100_000),
+    ("proxy", 100_000),
+    ("paths", 100_000),
+    ("config", 40_000),
+    ("wav_header", 100_000),
+];
 
 /// More than any input takes, in seconds.
 const TIMEOUT: u32 = 10;
@@ -22,7 +29,7 @@ pub enum Length {
     /// A fixed number of inputs, the same ones each time.
     Smoke,
     /// So many seconds each, beginning from what earlier runs have found.
-    Seconds(u32),
+    Seconds(NonZeroU32),
 }
 
 /// Builds the targets and runs each; of one name alone where it is given.
@@ -82,7 +89,6 @@ fn one(root: &Path, target: &Path, name: &str, runs: u32, length: &Length) -> Re
 
     let log = folder.join(format!("{name}.log"));
     let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-    let before = files(&artifacts);
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).status();
     let status = status.map_err(|error| format!("{}: {error}", shown(&command)))?;
     if status.success() {
@@ -92,14 +98,25 @@ fn one(root: &Path, target: &Path, name: &str, runs: u32, length: &Length) -> Re
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let end = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
-    let inputs: Vec<String> = files(&artifacts)
-        .into_iter()
-        .filter(|path| !before.contains(path))
-        .map(|path| format!("{} {}", command.get_program().to_string_lossy(), path.display()))
-        .collect();
-    Err(format!("the fuzz target {name} failed ({status}):\n{end}\nTo see it again: {}", inputs.join("; ")))
+    let program = command.get_program().to_string_lossy();
+    let again: Vec<String> = written(&text).map(|input| format!("{program} {input}")).collect();
+    Err(format!("the fuzz target {name} failed ({status}):\n{end}\nTo see it again: {}", again.join("; ")))
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+/// The inputs that libFuzzer kept because they failed. Their names are hashes: one that fails again is there before.
+fn written(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().filter_map(|line| line.split_once("Test unit written to ")).map(|(_, path)| path.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_that_failed_before_is_told_again() {
+        let log = "==7== ERROR: libFuzzer: deadly signal\nartifact_prefix='/t/artifacts/paths/'; \
+                   Test unit written to /t/artifacts/paths/crash-da39\nBase64: AA==\n";
+        assert_eq!(written(log).collect::<Vec<_>>(), ["/t/artifacts/paths/crash-da39"]);
+        assert_eq!(written("").count(), 0);
+    }
 }

@@ -57,7 +57,7 @@ impl Need {
     }
 }
 
-/// Installs what is missing.
+/// Installs what is missing. Daemons among it aren't started.
 ///
 /// # Errors
 /// Names each thing that is still missing, with its package: nothing is ever skipped for want of a tool.
@@ -94,37 +94,39 @@ fn missing(needs: &[Need]) -> Vec<&Need> {
     needs.iter().filter(|need| !need.is_there()).collect()
 }
 
+/// What installs packages without starting the daemons that some of them have: for invoke-rc.d and deb-systemd-invoke a
+/// policy-rc.d that answers 101 forbids it. One that is there already is somebody's decision, as in a container.
+const INSTALL: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"
+"#;
+
 fn install(packages: &[&str]) -> Result<(), String> {
     if !find("apt-get") {
         return Err("there is no apt-get here to install them with".into());
     }
-    apt(&["update", "-qq"])?;
-    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    arguments.extend(packages);
-    apt(&arguments)
-}
-
-fn apt(arguments: &[&str]) -> Result<(), String> {
     let is_root = std::os::unix::fs::MetadataExt::uid(
         &std::fs::metadata("/proc/self").map_err(|error| format!("/proc/self: {error}"))?,
     ) == 0;
     let mut command = if is_root {
-        Command::new("apt-get")
+        Command::new("sh")
     } else if find("sudo") {
         let mut sudo = Command::new("sudo");
         // Never asks for a password: nobody may be there to type it.
-        sudo.args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        sudo.args(["-n", "sh"]);
         sudo
     } else {
         return Err("apt-get needs root, and there is no sudo".into());
     };
-    command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let status = command.status().map_err(|error| format!("{}: {error}", shown(&command)))?;
-    if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", shown(&command))) }
+    command.args(["-c", INSTALL, "sh"]).args(packages).stdin(Stdio::null()).stdout(Stdio::null());
+    let status = command.status().map_err(|error| format!("apt-get: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("apt-get failed ({status})")) }
 }
 
 /// Whether a program is in the search path or where Debian puts daemons.

@@ -21,9 +21,14 @@ Commands:
   demo [ARG…]   Build the release, then run `recgate demo ARG…`: two tenants with recordings, served over SFTP
   test [ARG…]   Install what the tests need, build the release, run every test and a little of each fuzz target.
                 With ARG…, which goes to `cargo test`, no fuzz target
-  bench [ARG…]  Measure the SFTP door beside other servers (--help says more)
+  bench [ARG…]  Install what is measured, measure the SFTP door beside other servers (--help says more)
   fuzz SECONDS [TARGET]
                 Run each fuzz target (or one) so long, from where it left off; see tests/fuzz/README.md
+
+What is missing is installed from Debian's packages, with root or sudo: for test clients, a display without a screen, a
+C++ compiler and recordings; for bench openssh-client, openssh-server, proftpd-core and proftpd-mod-crypto; for fuzz
+g++. No daemon is started by that; those of bench may be enabled, and then start with the machine the next time. test
+and bench also make a Python environment in target/python, whose packages come from the network.
 
 Environment:
   RECGATE_BIN           Drive this executable in tests and benchmarks; its folder holds its plugins. It isn't built then
@@ -125,8 +130,9 @@ fn test(args: &[OsString]) -> Result<ExitCode, String> {
 fn fuzz(args: &[OsString]) -> Result<ExitCode, String> {
     machine::provide(&[FUZZ_NEED])?;
     let text = |at: usize| args.get(at).and_then(|arg| arg.to_str());
-    let seconds =
-        text(0).and_then(|seconds| seconds.parse().ok()).ok_or("how many seconds for each target?")?;
+    // 0 is for ever to libFuzzer.
+    let seconds = text(0).and_then(|seconds| seconds.parse().ok());
+    let seconds = seconds.ok_or("how many seconds for each target? At least 1")?;
     fuzz::run(cargo(), root(), &target_folder(), text(1), &fuzz::Length::Seconds(seconds))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,5 +6,7 @@ mod proxy;
 mod session_log;
 
 pub use drain::Drain;
+#[cfg(fuzzing)]
+pub(crate) use proxy::fuzz::bytes as fuzz_proxy;
 pub use proxy::{Headers, ProxyError};
 pub use session_log::{SessionLog, Transfer, announce_door};

@@ -320,5 +320,7 @@ async fn exactly<R: AsyncRead + Unpin>(socket: &mut R, bytes: &mut [u8]) -> Resu
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -40,24 +40,61 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S) -> 
     socket.write_all(format!("{IDENTIFICATION}\r\n").as_bytes()).await?;
     let mut read = BytesMut::new();
     loop {
-        if let Some(end) = read.iter().position(|byte| *byte == b'\n').filter(|end| *end < LONGEST) {
-            let line = read.get(..end).unwrap_or_default();
-            let identification: String = String::from_utf8_lossy(line.trim_ascii_end())
-                .chars()
-                .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
-                .collect();
-            if !identification.starts_with("SSH-2.0-") && !identification.starts_with("SSH-1.99-") {
-                return Err(NoGreeting::NotSsh(identification.chars().take(40).collect()));
-            }
+        if let Some(identification) = identification(&read)? {
             return Ok(Greeting { identification, read });
-        }
-        if read.len() >= LONGEST {
-            return Err(NoGreeting::NotSsh(String::from_utf8_lossy(&read).chars().take(40).collect()));
         }
         read.reserve(BUFFER - read.len());
         if socket.read_buf(&mut read).await? == 0 {
             return Err(NoGreeting::Closed);
         }
+    }
+}
+
+/// A client's identification, without what isn't ASCII; `None` while its line isn't complete.
+fn identification(read: &[u8]) -> Result<Option<String>, NoGreeting> {
+    if let Some(end) = read.iter().position(|byte| *byte == b'\n').filter(|end| *end < LONGEST) {
+        let line = read.get(..end).unwrap_or_default();
+        let identification: String = String::from_utf8_lossy(line.trim_ascii_end())
+            .chars()
+            .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+            .collect();
+        if !identification.starts_with("SSH-2.0-") && !identification.starts_with("SSH-1.99-") {
+            return Err(NoGreeting::NotSsh(identification.chars().take(40).collect()));
+        }
+        return Ok(Some(identification));
+    }
+    if read.len() >= LONGEST {
+        return Err(NoGreeting::NotSsh(String::from_utf8_lossy(read).chars().take(40).collect()));
+    }
+    Ok(None)
+}
+
+/// Takes these bytes for the first of a client, however they come in pieces.
+#[cfg(fuzzing)]
+#[expect(clippy::panic, reason = "a finding")]
+pub(crate) fn fuzz(input: &[u8]) {
+    use super::algorithms::Offer;
+
+    let whole = identification(input);
+    let first = (0..input.len()).find_map(|len| match identification(input.get(..len)?) {
+        Ok(None) => None,
+        decided => Some((len, decided)),
+    });
+    match (&whole, &first) {
+        (Ok(None), None) => assert!(input.len() < LONGEST, "it waits for more than there may be"),
+        (Ok(Some(_)) | Err(_), None) => {}
+        (Ok(Some(whole)), Some((_, Ok(Some(first))))) => assert_eq!(whole, first),
+        (Err(_), Some((len, Err(_)))) => assert!(*len <= LONGEST, "it was read for too long"),
+        other => panic!("it depends on the pieces: {other:?}"),
+    }
+    let Ok(Some(identification)) = whole else { return };
+    assert!(identification.len() <= LONGEST, "{identification:?}");
+    assert!(identification.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{identification:?}");
+    // It is decided by it what a client is offered.
+    assert_eq!(Offer::to(&identification, true, false), Offer::Legacy);
+    assert_eq!(Offer::to(&identification, false, true), Offer::Sound);
+    if Offer::to(&identification, false, false) == Offer::PostQuantum {
+        assert!(identification.starts_with("SSH-2.0-OpenSSH_"), "{identification:?}");
     }
 }
 

@@ -50,7 +50,7 @@ mod wire;
 
 pub use host_keys::HostKeyError;
 #[cfg(fuzzing)]
-pub(crate) use sftp::fuzz;
+pub(crate) use {greeting::fuzz as fuzz_greeting, sftp::fuzz::packets as fuzz_packets};
 
 /// The door's name in log and metrics.
 const DOOR: &str = "sftp";

@@ -8,7 +8,7 @@ use russh_sftp::protocol::{self, OpenFlags, Packet, StatusCode};
 use super::{
     super::budget::Charge,
     Out, Owed, Sftp,
-    extensions::Extended,
+    extensions::{Extended, MAX_NAMES_BY_ID},
     handles::{File, Folder, Handles, MAX_HANDLES, Node},
     listing::{self, MAX_NAMES, Pages},
     packet::{self, DATA_HEADER, Decoded, EXTENDED, MAX_READ, READ, READDIR, REALPATH, Request, Undecodable},
@@ -32,7 +32,8 @@ pub(super) fn cost(request: &Request<'_>) -> usize {
         Request::Read { len, .. } => DATA_HEADER + clamp(*len).max(SMALL),
         Request::Other { kind: READDIR, .. } => MAX_NAMES + SMALL,
         // A path comes back twice.
-        Request::Other { kind: REALPATH | EXTENDED, .. } => SMALL + 3 * VPath::MAX_BYTES,
+        Request::Other { kind: REALPATH, .. } => SMALL + 3 * VPath::MAX_BYTES,
+        Request::Other { kind: EXTENDED, .. } => SMALL + (3 * VPath::MAX_BYTES).max(MAX_NAMES_BY_ID),
         Request::MalformedRead | Request::Other { .. } => SMALL,
     }
 }

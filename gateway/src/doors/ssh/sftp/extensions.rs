@@ -23,88 +23,61 @@ const MAX_PACKET: u64 = 256 * 1024;
 /// SSH_FXE_STATVFS_ST_RDONLY of statvfs@openssh.com.
 const READ_ONLY: u64 = 1;
 /// Ids that one users-groups-by-id@openssh.com may ask about.
-const MAX_IDS: usize = 256;
+const MAX_IDS: usize = 512;
+/// Bytes of a name that it is answered with, at most.
+const MAX_OWNER: usize = 32;
+/// Bytes of the names in its answer, each with its length.
+pub(super) const MAX_NAMES_BY_ID: usize = MAX_IDS * (4 + MAX_OWNER);
 
 impl Sftp {
     pub(super) fn extended(&self, handles: &Handles, id: u32, name: &str, body: &[u8]) -> Extended {
-        let mut body = Reader(body);
-        let answer = match name {
-            extensions::LIMITS => {
+        Extended::Now(match Extension::read(name, body) {
+            Some(Extension::Limits) => {
                 let limits = LimitsExtension {
                     max_packet_len: MAX_PACKET,
                     max_read_len: MAX_READ as u64,
                     max_write_len: MAX_READ as u64,
                     max_open_handles: MAX_HANDLES as u64,
                 };
-                Some((packet::extended(id, &limits), None))
+                (packet::extended(id, &limits), None)
             }
-            "home-directory" => body.string().map(|_| (packet::path(id, "/"), None)),
-            extensions::EXPAND_PATH => body.string().map(|path| {
-                let path = expand(path);
-                self.realpath(id, path, self.path(path))
-            }),
-            extensions::FSYNC => body.handle().map(|handle| match handles.file(handle) {
+            Some(Extension::HomeDirectory) => (packet::path(id, "/"), None),
+            Some(Extension::ExpandPath(path)) => self.realpath(id, path, self.path(path)),
+            Some(Extension::Fsync(handle)) => match handles.file(handle) {
                 Some(_) => (packet::status(id, StatusCode::Ok, ""), None),
                 None => (bad_handle(id), None),
-            }),
-            extensions::STATVFS => match body.string().map(|path| (self.path(path), path)) {
-                Some((Ok(path), _)) => return Extended::Statvfs(path),
-                Some((Err(refusal), path)) => Some(self.refuse(id, "statvfs", &lossy(path), &refusal)),
-                None => None,
             },
-            "fstatvfs@openssh.com" => match body.handle().map(|handle| handles.find(handle)) {
-                Some(Some(Node::File(file))) => return Extended::Statvfs(file.path.clone()),
-                Some(Some(Node::Folder(folder))) => return Extended::Statvfs(folder.path.clone()),
-                Some(None) => Some((bad_handle(id), None)),
-                None => None,
+            Some(Extension::Statvfs(path)) => match self.path(path) {
+                Ok(path) => return Extended::Statvfs(path),
+                Err(refusal) => self.refuse(id, "statvfs", &lossy(path), &refusal),
             },
-            "check-file-name" => {
-                match body.string().and_then(|path| Some((path, Wanted::read(&mut body, false)?))) {
-                    Some((path, wanted)) => match self.path(path) {
-                        Ok(path) => return Extended::CheckFile(path, wanted),
-                        Err(refusal) => Some(self.refuse(id, "check-file", &lossy(path), &refusal)),
-                    },
-                    None => None,
-                }
+            Some(Extension::FileStatvfs(handle)) => match handles.find(handle) {
+                Some(Node::File(file)) => return Extended::Statvfs(file.path.clone()),
+                Some(Node::Folder(folder)) => return Extended::Statvfs(folder.path.clone()),
+                None => (bad_handle(id), None),
+            },
+            Some(Extension::CheckFile(path, wanted)) => match self.path(path) {
+                Ok(path) => return Extended::CheckFile(path, wanted),
+                Err(refusal) => self.refuse(id, "check-file", &lossy(path), &refusal),
+            },
+            Some(Extension::CheckOpenFile(handle, wanted)) => match handles.file(handle) {
+                Some(file) => (wanted.answer(id, &*file.file), None),
+                None => (bad_handle(id), None),
+            },
+            Some(Extension::NamesById { users, groups }) => {
+                (names_by_id(id, &self.owner(), users, groups), None)
             }
-            "check-file-handle" | "check-file" => {
-                match body
-                    .handle()
-                    .and_then(|handle| Some((handle, Wanted::read(&mut body, name == "check-file")?)))
-                {
-                    Some((handle, wanted)) => match handles.file(handle) {
-                        Some(file) => Some((wanted.answer(id, &*file.file), None)),
-                        None => Some((bad_handle(id), None)),
-                    },
-                    None => None,
-                }
+            Some(Extension::Change { operation, what, path }) => {
+                self.refuse(id, operation, &lossy(path), &read_only(what))
             }
-            "users-groups-by-id@openssh.com" => {
-                body.string().zip(body.string()).map(|(users, groups)| self.names_by_id(id, users, groups))
+            Some(Extension::Unknown) => {
+                (packet::status(id, StatusCode::OpUnsupported, "this extension is not supported"), None)
             }
-            "posix-rename@openssh.com" => {
-                body.string().map(|path| self.refuse(id, "rename", &lossy(path), &read_only("renaming")))
+            None => {
+                let message = "the extension's packet is shorter than its fields";
+                (packet::status(id, StatusCode::BadMessage, message), None)
             }
-            extensions::HARDLINK => {
-                body.string().map(|path| self.refuse(id, "link", &lossy(path), &read_only("making a link")))
-            }
-            "lsetstat@openssh.com" => body
-                .string()
-                .map(|path| self.refuse(id, "setstat", &lossy(path), &read_only("changing attributes"))),
-            _ => {
-                Some((packet::status(id, StatusCode::OpUnsupported, "this extension is not supported"), None))
-            }
-        };
-        Extended::Now(answer.unwrap_or_else(|| {
-            (
-                packet::status(
-                    id,
-                    StatusCode::BadMessage,
-                    "the extension's packet is shorter than its fields",
-                ),
-                None,
-            )
-        }))
+        })
     }
 
     /// A full file system, read-only, whose names have at most 255 bytes. What it holds isn't counted: one block
@@ -144,22 +117,80 @@ impl Sftp {
             Ok(wanted.answer(id, &*file))
         })
     }
+}
 
-    /// Everything belongs to user and group 0, which have the tenant's name.
-    fn names_by_id(&self, id: u32, users: &[u8], groups: &[u8]) -> Answer {
-        // 36 bytes each, for which an extension's cost has room.
-        if users.len() + groups.len() > 4 * MAX_IDS {
-            let message = format!("at most {MAX_IDS} ids are looked up at once");
-            return (packet::status(id, StatusCode::Failure, &message), None);
-        }
-        let owner = self.owner();
-        let names = |ids: &[u8]| -> Vec<&str> {
-            ids.chunks_exact(4)
-                .map(|id| if id == [0; 4] { owner.get(..32).unwrap_or(&owner) } else { "" })
-                .collect()
-        };
-        (packet::name_lists(id, [&names(users), &names(groups)]), None)
+/// An extension's fields.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Extension<'a> {
+    Limits,
+    HomeDirectory,
+    /// Without its `~`.
+    ExpandPath(&'a [u8]),
+    Fsync(Option<u64>),
+    Statvfs(&'a [u8]),
+    FileStatvfs(Option<u64>),
+    CheckFile(&'a [u8], Wanted),
+    CheckOpenFile(Option<u64>, Wanted),
+    /// Numbers of 32 bits one after another.
+    NamesById {
+        users: &'a [u8],
+        groups: &'a [u8],
+    },
+    /// What isn't done, and the word for it.
+    Change {
+        operation: &'static str,
+        what: &'static str,
+        path: &'a [u8],
+    },
+    Unknown,
+}
+
+impl<'a> Extension<'a> {
+    /// `None` where the body is shorter than the fields of its extension.
+    pub(super) fn read(name: &str, body: &'a [u8]) -> Option<Self> {
+        let mut body = Reader(body);
+        Some(match name {
+            extensions::LIMITS => Self::Limits,
+            "home-directory" => {
+                body.string()?;
+                Self::HomeDirectory
+            }
+            extensions::EXPAND_PATH => Self::ExpandPath(expand(body.string()?)),
+            extensions::FSYNC => Self::Fsync(body.handle()?),
+            extensions::STATVFS => Self::Statvfs(body.string()?),
+            "fstatvfs@openssh.com" => Self::FileStatvfs(body.handle()?),
+            "check-file-name" => Self::CheckFile(body.string()?, Wanted::read(&mut body, false)?),
+            "check-file-handle" | "check-file" => {
+                Self::CheckOpenFile(body.handle()?, Wanted::read(&mut body, name == "check-file")?)
+            }
+            "users-groups-by-id@openssh.com" => {
+                Self::NamesById { users: body.string()?, groups: body.string()? }
+            }
+            "posix-rename@openssh.com" => {
+                Self::Change { operation: "rename", what: "renaming", path: body.string()? }
+            }
+            extensions::HARDLINK => {
+                Self::Change { operation: "link", what: "making a link", path: body.string()? }
+            }
+            "lsetstat@openssh.com" => {
+                Self::Change { operation: "setstat", what: "changing attributes", path: body.string()? }
+            }
+            _ => Self::Unknown,
+        })
     }
+}
+
+/// Everything belongs to user and group 0, which have the tenant's name.
+pub(super) fn names_by_id(id: u32, owner: &str, users: &[u8], groups: &[u8]) -> BytesMut {
+    if users.len() + groups.len() > 4 * MAX_IDS {
+        let message = format!("at most {MAX_IDS} ids are looked up at once");
+        return packet::status(id, StatusCode::Failure, &message);
+    }
+    let owner = owner.get(..owner.floor_char_boundary(MAX_OWNER)).unwrap_or_default();
+    let names = |ids: &[u8]| -> Vec<&str> {
+        ids.chunks_exact(4).map(|id| if id == [0; 4] { owner } else { "" }).collect()
+    };
+    packet::name_lists(id, [&names(users), &names(groups)])
 }
 
 /// What an extension asks for.
@@ -215,5 +246,32 @@ fn expand(path: &[u8]) -> &[u8] {
             rest.split_at_checked(user).map_or(b"/", |(_, rest)| rest)
         }
         _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{super::dispatch, *};
+    use crate::doors::ssh::sftp::packet::{EXTENDED, Request};
+
+    #[test]
+    fn the_names_of_all_ids_that_are_taken_have_room_in_what_the_request_costs() {
+        let owner = "ö".repeat(MAX_OWNER);
+        let names = names_by_id(7, &owner, &[0; 2 * MAX_IDS], &[0; 2 * MAX_IDS]);
+        assert!(names.len() > MAX_NAMES_BY_ID);
+        assert!(names.len() <= dispatch::cost(&Request::Other { kind: EXTENDED, frame: &[] }));
+        let too_many = names_by_id(7, &owner, &[0; 4 * MAX_IDS], &[0; 4]);
+        assert!(String::from_utf8_lossy(&too_many).contains("at most 512 ids"));
+    }
+
+    #[test]
+    fn a_home_is_the_root() {
+        for (path, expanded) in
+            [("~", "/"), ("~/x", "/x"), ("~jane", "/"), ("~jane/x", "/x"), ("x~", "/x~"), ("", "/")]
+        {
+            let path = VPath::parse(&VPath::root(), expand(path.as_bytes())).unwrap();
+            assert_eq!(path.to_string(), expanded);
+        }
     }
 }

@@ -5,8 +5,10 @@ use russh_sftp::protocol;
 use super::{
     super::budget::Budget,
     dispatch,
+    extensions::{Extension, names_by_id},
     packet::{self, Decoded, MAX_PACKET, Packet, Request},
 };
+use crate::vfs::VPath;
 
 /// Takes frames until the bytes end or are no frames.
 pub(crate) fn packets(mut input: &[u8]) {
@@ -39,15 +41,43 @@ fn one(body: &[u8]) {
         Some(Packet::Init) => assert_eq!(body.first(), Some(&1)),
         Some(Packet::Request { id, request }) => {
             assert_eq!(Some(id), sent_id);
-            assert!(dispatch::cost(&request) <= Budget::BYTES, "no room would ever be enough");
+            let cost = dispatch::cost(&request);
+            assert!(cost <= Budget::BYTES, "no room would ever be enough");
             if let Request::Other { frame, .. } = request
                 && let Ok(decoded) = packet::decode(frame)
             {
                 assert_eq!(decoded.packet.get_request_id(), id);
                 names_what_was_sent(&decoded, body);
+                if let protocol::Packet::Extended(extended) = &decoded.packet {
+                    extension(id, &extended.request, &extended.data, cost);
+                }
             }
         }
     }
+}
+
+/// What an extension asks about is what was sent, and its answer has room.
+fn extension(id: u32, name: &str, body: &[u8], cost: usize) {
+    let Some(extension) = Extension::read(name, body) else { return };
+    let answer = match extension {
+        Extension::ExpandPath(path) => match VPath::parse(&VPath::root(), path) {
+            Ok(path) => packet::path(id, &path.to_string()),
+            Err(_) => return,
+        },
+        Extension::NamesById { users, groups } => {
+            assert!(users.len() + groups.len() + 8 <= body.len());
+            names_by_id(id, "a-tenant-whose-name-is-as-long-as-names-are-allowed-to-be-in-all", users, groups)
+        }
+        Extension::Statvfs(path) | Extension::CheckFile(path, _) | Extension::Change { path, .. } => {
+            assert_eq!(body.get(4..4 + path.len()), Some(path), "{name}");
+            // What is no path is shown to people.
+            let shown = dispatch::lossy(path);
+            assert!(shown.len() <= 3 * 200 && !shown.contains(char::is_control), "{shown:?}");
+            return;
+        }
+        _ => return,
+    };
+    assert!(answer.len() <= cost, "{name}: {} bytes were charged as {cost}", answer.len());
 }
 
 /// A path that is used is the one that was sent.

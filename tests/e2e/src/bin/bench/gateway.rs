@@ -1,4 +1,4 @@
-//! Gateways to be measured: a fixture with a key for every client, limits that let many in, and one scan.
+//! Gateways to be measured: a fixture with a key for every client, the limits at their defaults, and one scan.
 
 use std::{fs, time::Duration};
 
@@ -82,7 +82,6 @@ pub fn prepare(bench: &Bench, sources: &[Synthetic]) -> Fixture {
         // Nothing is scanned again while it is measured.
         .replace("scan_interval = \"500ms\"", "scan_interval = \"1h\"")
         .replace("info,recgate=debug", "info")
-        .replace("[ssh]\n", "[limits]\nmax_unauthenticated = 2000\nmax_connections = 2000\n[ssh]\n")
         .replacen("role = \"downloader\"", &key, 1);
     fixture.write_config(&config);
     fixture

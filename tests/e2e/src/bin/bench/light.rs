@@ -16,7 +16,7 @@ use russh::{
 use tokio::{
     net::TcpSocket,
     runtime::{Builder, Runtime},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::timeout,
 };
 
@@ -42,6 +42,8 @@ const PART: u32 = 32 << 10;
 const REQUESTS: usize = 64;
 /// Longer than any answer takes when all ask at once.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// Logins at once: fewer than a gateway at its defaults has places for (`max_unauthenticated` = 100).
+const LOGINS: usize = 64;
 /// What a slow reader's socket takes in before the server has to wait.
 const NARROW: u32 = 64 << 10;
 
@@ -84,11 +86,15 @@ impl Crowd {
         Self { runtime, common: Arc::new(common) }
     }
 
-    /// So many clients that log in at once: those that came in, and why others didn't.
+    /// So many clients, which log in [`LOGINS`] at a time: those that came in, and why others didn't.
     pub fn connect(&self, count: u64, slow: bool) -> (Vec<Light>, Vec<String>) {
+        let places = Arc::new(Semaphore::new(LOGINS));
         let tasks = (0..count).map(|_| {
-            let common = Arc::clone(&self.common);
-            async move { Light::connect(&common, slow).await }
+            let (common, places) = (Arc::clone(&self.common), Arc::clone(&places));
+            async move {
+                let _place = places.acquire().await;
+                Light::connect(&common, slow).await
+            }
         });
         self.all(tasks.collect())
     }

@@ -42,6 +42,10 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const HELP: &str = "\
 Usage: cargo xtask bench [OPTION…]
 
+Measures recgate's SFTP door beside OpenSSH, ProFTPD and rclone. Installs what is missing, with root or sudo: Debian's
+openssh-client, openssh-server, proftpd-core and proftpd-mod-crypto, whose daemons aren't started (but may be enabled, for
+the next start of the machine), and a Python environment with rclone in target/python.
+
   --rows A,B      Only these rows
   --pairs N       How often each server is measured in a row (7)
   --size MIB      Size of the large file (1024)

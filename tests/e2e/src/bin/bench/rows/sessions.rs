@@ -29,10 +29,15 @@ const IDLE: f64 = 128.0;
 const SLOW: u64 = 64 << 10;
 /// Of its fair share, what a fast reader has to get beside slow ones.
 const SHARE: f64 = 0.9;
+/// Of their pace, what the slow ones have to get meanwhile: a share that is taken from them is no fair one.
+const PACE: f64 = 0.9;
+/// MiB that the gateway may take beyond what it takes at rest (README.md, "How much memory it takes"): read_ahead_budget
+/// at its default, and for each session a connection with one channel.
+const FORMULA: (f64, f64) = (256.0, 9.0);
 /// KiB that a client which asks for a whole file at once may cost.
 const PREFETCH: u64 = 16 << 10;
 
-/// All log in at once, then all download at once: from memory, then from storage that takes 20 ms for a read.
+/// All log in, as many at a time as the defaults let in, then all download at once: from memory, then from storage that takes 20 ms for a read.
 pub fn many(bench: &Bench, _: &[&str], report: &mut Report) {
     let count = bench.count(500, 20);
     let size = 4 * MIB;
@@ -72,7 +77,7 @@ pub fn many(bench: &Bench, _: &[&str], report: &mut Report) {
         report.alone(
             &row,
             format!(
-                "{} failed{}; logins {:.1} s, downloads {seconds:.1} s, {rate:.0} MiB/s",
+                "{} failed{}; limits at their defaults; logins {:.1} s, downloads {seconds:.1} s, {rate:.0} MiB/s",
                 failed.len(),
                 counted(&failed),
                 logins.as_secs_f64()
@@ -83,7 +88,10 @@ pub fn many(bench: &Bench, _: &[&str], report: &mut Report) {
         let peak = measure::peak(server.pid);
         crowd.leave(clients);
         measure::wait_for_rest(server.pid, Duration::from_secs(60));
-        report.note(
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let (grown, most) =
+            (peak.saturating_sub(before) as f64 / 1024.0, FORMULA.0 + count as f64 * FORMULA.1);
+        report.alone(
             format!("{row}: resident memory"),
             format!(
                 "{} before, {} logged in, {} at the peak, {} after",
@@ -92,6 +100,8 @@ pub fn many(bench: &Bench, _: &[&str], report: &mut Report) {
                 mebibytes(peak),
                 mebibytes(measure::resident(server.pid))
             ),
+            &format!("grows by ≤ {most:.0} MiB ({} MiB + {count} × {} MiB)", FORMULA.0, FORMULA.1),
+            grown <= most,
         );
     }
 }
@@ -225,15 +235,18 @@ pub fn slow_readers(bench: &Bench, _: &[&str], report: &mut Report) {
         &format!("≥ {SHARE}"),
         share.middle >= SHARE,
     );
-    report.note(
+    let pace = Spread::of(slow_rates);
+    report.alone(
         format!("{row}: the slow ones"),
         format!(
-            "get {:.2} of their pace; their client takes {:.0} % of the core that the fast one needs, too; resident \
-             memory of recgate at most {}",
-            Spread::of(slow_rates).middle,
+            "{} of their pace; their client takes {:.0} % of the core that the fast one needs, too; resident memory of \
+             recgate at most {}",
+            pace.shown(2),
             Spread::of(clients_cpu).middle,
             mebibytes(peak)
         ),
+        &format!("≥ {PACE}"),
+        pace.middle >= PACE,
     );
 }
 
