@@ -61,6 +61,8 @@ impl Watched for Shared {
         let mut reasons = Vec::new();
         if self.drain.has_begun() {
             reasons.push("draining".to_owned());
+        } else {
+            reasons.extend(self.door.troubles());
         }
         if let Err(error) = self.data.catalog.applied().await {
             tracing::error!(%error, "not ready: the catalog can't be read");
