@@ -175,6 +175,7 @@ impl Metrics {
         methods: &[&'static str],
         results: &[&'static str],
         refusals: &[&'static str],
+        turned_away: &[&'static str],
     ) {
         for &method in methods {
             for &result in results {
@@ -183,6 +184,9 @@ impl Metrics {
         }
         for &kind in refusals {
             self.refusals.get_or_create_owned(&RefusalLabels { door, kind });
+        }
+        for &reason in turned_away {
+            self.turned_away.get_or_create_owned(&ReasonLabels { door, reason });
         }
         self.connections.get_or_create_owned(&DoorLabels { door });
         self.open_connections.get_or_create_owned(&DoorLabels { door });

@@ -45,7 +45,7 @@ fn snapshot() -> Snapshot {
 #[test]
 fn what_happens_is_counted() {
     let metrics = Metrics::new();
-    metrics.open_door("sftp", &["password"], &["ok", "wrong"], &["locked"]);
+    metrics.open_door("sftp", &["password"], &["ok", "wrong"], &["locked"], &["pace"]);
     metrics.login("sftp", "password", "ok");
     metrics.refused("sftp", "read_only");
     metrics.turned_away("sftp", "max_connections");
@@ -92,6 +92,7 @@ fn what_happens_is_counted() {
         "recgate_sftp_requests_total{type=\"stat\"} 0",
         "recgate_connections_total{door=\"sftp\"} 1",
         "recgate_connections_turned_away_total{door=\"sftp\",reason=\"max_connections\"} 1",
+        "recgate_connections_turned_away_total{door=\"sftp\",reason=\"pace\"} 0",
         "recgate_panics_total 1",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
