@@ -46,8 +46,8 @@ const BACKGROUND_THREADS: usize = 2;
 /// Between two looks at what indexes are due.
 const INDEX_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Rounds of housekeeping between two looks at what indexes are overdue.
-const OVERDUE_ROUNDS: u32 = 5;
+/// Between two looks at what indexes are overdue.
+const OVERDUE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Between two signs of life of the background's threads, and without one for how long they hang.
 const PULSE: Duration = Duration::from_secs(5);
@@ -117,7 +117,7 @@ pub struct Gateway {
     watch: Option<Watch>,
     background: Background,
     housekeeping: CancellationToken,
-    housekeeper: JoinHandle<()>,
+    housekeepers: [JoinHandle<()>; 2],
     reloading: tokio::sync::Mutex<()>,
     _lock: DataDirLock,
 }
@@ -154,7 +154,7 @@ struct Shared {
     drain: Drain,
     /// Where metrics are served.
     metrics: Option<SocketAddr>,
-    /// Root indexes that are late, by tenant, as housekeeping saw them last.
+    /// Root indexes that are late or incomplete, by tenant, as they were seen last.
     overdue: RwLock<HashMap<u32, Overdue>>,
     background_pulse: Pulse,
     housekeeping_pulse: Pulse,
@@ -257,7 +257,10 @@ impl Gateway {
             ready.write(&path).map_err(|error| StartError::Ready { path, error })?;
         }
         let housekeeping = CancellationToken::new();
-        let housekeeper = background.handle()?.spawn(keep_house(Arc::clone(&shared), housekeeping.clone()));
+        let housekeepers = [
+            background.handle()?.spawn(keep_house(Arc::clone(&shared), housekeeping.clone())),
+            background.handle()?.spawn(watch_indexes(Arc::clone(&shared), housekeeping.clone())),
+        ];
         background.handle()?.spawn(live(Arc::clone(&shared), housekeeping.clone()));
         for address in &shared.door.addresses {
             tracing::info!(%address, host_key = %shared.door.host_key_sha256, "the SSH door is open");
@@ -271,7 +274,7 @@ impl Gateway {
             watch,
             background,
             housekeeping,
-            housekeeper,
+            housekeepers,
             reloading: tokio::sync::Mutex::default(),
             _lock: lock,
         })
@@ -304,8 +307,9 @@ impl Gateway {
 
     /// Refuses new sessions, lets transfers finish within the grace time, and closes everything.
     pub async fn shutdown(self) {
-        let Self { shared, drain, grace, admin, watch, background, housekeeping, housekeeper, _lock, .. } =
-            self;
+        let Self {
+            shared, drain, grace, admin, watch, background, housekeeping, housekeepers, _lock, ..
+        } = self;
         let grace = *grace.lock().unwrap_or_else(PoisonError::into_inner);
         let cut = drain.finish(grace).await;
         if cut > 0 {
@@ -316,7 +320,9 @@ impl Gateway {
             watch.stop().await;
         }
         housekeeping.cancel();
-        let _ = housekeeper.await;
+        for housekeeper in housekeepers {
+            let _ = housekeeper.await;
+        }
         let running = std::mem::take(&mut *shared.running.write().unwrap_or_else(PoisonError::into_inner));
         for source in running.into_values().flat_map(|tenant| tenant.sources) {
             source.stop().await;
@@ -377,7 +383,7 @@ impl Shared {
 /// Publishes indexes that are due and writes checkpoints.
 async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     let mut checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
-    for round in (0..OVERDUE_ROUNDS).cycle() {
+    loop {
         for (tenant, settled) in shared.tenants() {
             shared.housekeeping_pulse.beat();
             let catalog = &shared.data.catalog;
@@ -390,9 +396,6 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             if let Err(error) = published {
                 tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
             }
-        }
-        if round == 0 {
-            look_for_overdue(&shared).await;
         }
         shared.housekeeping_pulse.beat();
         if tokio::time::Instant::now() >= checkpoint {
@@ -419,18 +422,33 @@ async fn live(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// Remembers, for the metrics, which root indexes are late.
-async fn look_for_overdue(shared: &Shared) {
-    let mut seen = HashMap::new();
-    for (tenant, _) in shared.tenants() {
-        match shared.data.catalog.overdue_indexes(&tenant, now_ms()).await {
-            Ok(overdue) => {
-                seen.insert(tenant.id, overdue);
+/// Remembers, for the metrics, which root indexes are late. A task of its own: a publication that hangs is what makes
+/// them late.
+async fn watch_indexes(shared: Arc<Shared>, stop: CancellationToken) {
+    let watch = async {
+        loop {
+            let mut looked = Vec::new();
+            for (tenant, _) in shared.tenants() {
+                let overdue = shared.data.catalog.overdue_indexes(&tenant, now_ms()).await;
+                if let Err(error) = &overdue {
+                    tracing::error!(tenant = %tenant.name, %error, "the indexes can't be looked at");
+                }
+                looked.push((tenant.id, overdue.ok()));
             }
-            Err(error) => tracing::error!(tenant = %tenant.name, %error, "the indexes can't be looked at"),
+            keep_last(&mut shared.overdue.write().unwrap_or_else(PoisonError::into_inner), looked);
+            tokio::time::sleep(OVERDUE_INTERVAL).await;
         }
-    }
-    *shared.overdue.write().unwrap_or_else(PoisonError::into_inner) = seen;
+    };
+    stop.run_until_cancelled(watch).await;
+}
+
+/// Takes what was seen of the tenants that there are. What could not be seen now is as it was seen last: an alarm must
+/// not end because nobody can look.
+fn keep_last(seen: &mut HashMap<u32, Overdue>, looked: Vec<(u32, Option<Overdue>)>) {
+    let now = looked
+        .into_iter()
+        .filter_map(|(tenant, overdue)| Some((tenant, overdue.or(seen.get(&tenant).copied())?)));
+    *seen = now.collect();
 }
 
 /// Makes a tenant known to the catalog, and its indexes whole, before anybody looks.
@@ -461,4 +479,17 @@ pub(crate) fn now_ms() -> i64 {
 fn same_instance(a: &Source, b: &Source) -> bool {
     (a.id, &a.name, &a.plugin, a.in_process, a.sha256, a.call_timeout, &a.settings)
         == (b.id, &b.name, &b.plugin, b.in_process, b.sha256, b.call_timeout, &b.settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_seen_stays_as_it_was() {
+        let late = |indexes| Overdue { indexes, since_ms: Some(7), incomplete: 1 };
+        let mut seen = HashMap::from([(1, late(1)), (2, late(2))]);
+        keep_last(&mut seen, vec![(1, None), (3, Some(late(3))), (4, None)]);
+        assert_eq!(seen, HashMap::from([(1, late(1)), (3, late(3))]), "tenant 2 is gone, 4 was never seen");
+    }
 }

@@ -85,7 +85,7 @@ fn recording_states(counts: Counts) -> RecordingStates {
 
 fn index_state(overdue: Overdue, now_ms: i64) -> IndexState {
     let lag_seconds = overdue.since_ms.map_or(0.0, |since| seconds(now_ms.saturating_sub(since)));
-    IndexState { overdue: overdue.indexes, lag_seconds }
+    IndexState { overdue: overdue.indexes, lag_seconds, incomplete: overdue.incomplete }
 }
 
 fn source_state((source, slot, progress): &SourceNow, row: Option<&SourceRow>, now_ms: i64) -> SourceState {

@@ -63,13 +63,15 @@ pub struct RecordingStates {
     pub corrupt: u64,
 }
 
-/// Root indexes that should be there, or should be newer.
+/// Root indexes that should be there, or newer, or whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct IndexState {
     /// How many.
     pub overdue: u64,
     /// Since when the oldest is, in seconds; 0 where none is.
     pub lag_seconds: f64,
+    /// How many were published before a source had told all of their day, and not yet again since.
+    pub incomplete: u64,
 }
 
 /// A source.
@@ -156,7 +158,10 @@ impl Snapshot {
         let help = "Root indexes whose time to be published, or published anew, is over.";
         let overdue = indexes().map(|(labels, index)| (labels, index.overdue));
         family(encoder, "index_overdue", help, None, overdue)?;
-        let help = "Since when the oldest of those is overdue; 0 where none is.";
+        let help = "Root indexes that were published before a source had told all of their day, and not yet again since.";
+        let incomplete = indexes().map(|(labels, index)| (labels, index.incomplete));
+        family(encoder, "index_incomplete", help, None, incomplete)?;
+        let help = "Since when the oldest root index is overdue; 0 where none is.";
         let lag = indexes().map(|(labels, index)| (labels, index.lag_seconds));
         family(encoder, "index_lag", help, Some(Unit::Seconds), lag)
     }

@@ -31,7 +31,7 @@ fn snapshot() -> Snapshot {
     let tenant = TenantState {
         name: "acme".to_owned(),
         recordings: Some(RecordingStates { learned: 1, orphan: 2, published: 3, missing: 4, corrupt: 5 }),
-        index: Some(IndexState { overdue: 1, lag_seconds: 90.0 }),
+        index: Some(IndexState { overdue: 1, lag_seconds: 90.0, incomplete: 3 }),
         sources: vec![source],
     };
     Snapshot {
@@ -121,6 +121,7 @@ fn a_state_becomes_gauges() {
         "recgate_recordings{tenant=\"acme\",state=\"corrupt\"} 5",
         "recgate_index_overdue{tenant=\"acme\"} 1",
         "recgate_index_lag_seconds{tenant=\"acme\"} 90.0",
+        "recgate_index_incomplete{tenant=\"acme\"} 3",
         "recgate_source_problem{tenant=\"acme\",source=\"pbx\"} 1",
         "recgate_source_scan_age_seconds{tenant=\"acme\",source=\"pbx\"} 61.5",
         "recgate_plugin_abandoned_calls{tenant=\"acme\",source=\"pbx\"} 2",
