@@ -654,6 +654,33 @@ fn keys_may_stand_in_a_file() {
 }
 
 #[test]
+fn a_list_of_revoked_keys_may_be_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("recgate.toml");
+    let list = dir.path().join("revoked.pub");
+    let write = |path: &Path, text: &str| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    let with = |line: &str| minimal().replace("name = \"acme\"", &format!("name = \"acme\"\n{line}"));
+    write(&config, &with("revoked_keys_file = \"revoked.pub\""));
+    for text in ["", "# nobody has lost one yet\n\n"] {
+        write(&list, text);
+        let loaded = load(&config).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(loaded.tenants[0].revoked_keys.is_empty());
+    }
+    write(&list, "nonsense\n");
+    let problems = load(&config).unwrap_err();
+    assert_eq!(problems.0.len(), 1, "{problems}");
+    assert!(problems.0[0].wrong.contains("revoked.pub, line 1: "), "{problems}");
+    // An authority that isn't there is a mistake.
+    write(&config, &with("user_ca_keys_file = \"revoked.pub\""));
+    write(&list, "# nobody\n");
+    let problems = load(&config).unwrap_err();
+    assert!(problems.0[0].wrong.ends_with("revoked.pub holds no usable key"), "{problems}");
+}
+
+#[test]
 fn host_keys_must_be_usable() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("recgate.toml");
