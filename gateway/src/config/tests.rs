@@ -681,6 +681,25 @@ fn a_list_of_revoked_keys_may_be_empty() {
 }
 
 #[test]
+fn a_pipe_in_place_of_a_file_is_told_and_not_waited_for() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        minimal().replace(&format!("password_hash = \"{HASH}\""), "password_hash_file = \"acme.hash\"");
+    let config = dir.path().join("recgate.toml");
+    fs::write(&config, text).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    let pipe = dir.path().join("acme.hash");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let problems = load(&config).unwrap_err();
+    assert!(problems.0[0].wrong.ends_with("acme.hash is no file"), "{problems}");
+    // Nor is the configuration itself.
+    let problems = load(&pipe).unwrap_err();
+    assert!(problems.0[0].wrong.ends_with("is no file"), "{problems}");
+}
+
+#[test]
 fn host_keys_must_be_usable() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("recgate.toml");
