@@ -734,11 +734,15 @@ fn a_reload_refuses_what_cannot_change() {
         .replace("name = \"acme\"", "name = \"acme\"\nname_form = \"short\"")
         .replace("\"data\"", "\"other\"")
         .replace("\"wazo\"", "\"s3\"")
-        + "[metrics]\nlisten = \"127.0.0.1:9464\"\n";
+        + "[metrics]\nlisten = \"127.0.0.1:9464\"\n[limits]\nread_ahead_budget = \"2MiB\"\n";
     let problems = check_reload(file, &old, &read(&text).unwrap()).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "recgate.toml: data_dir: this can't change while the gateway runs. Put it back, or restart the gateway.\n\
+         recgate.toml: limits.read_ahead_budget: this can't change while the gateway runs. Put it back, or restart the \
+         gateway.\n\
+         recgate.toml: limits.read_ahead_per_file: this can't change while the gateway runs. Put it back, or restart the \
+         gateway.\n\
          recgate.toml: metrics.listen: this can't change while the gateway runs. Put it back, or restart the \
          gateway.\n\
          recgate.toml: tenant[0].name_form: the form of acme's names was fixed when the tenant was made. Put it \
