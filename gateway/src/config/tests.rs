@@ -309,6 +309,11 @@ fn bad_values_of_the_doors_and_limits() {
             "3:17: throttle.delay_at_most: 2m is out of range. Write a time from 0s to 1m.",
         ),
         (
+            "throttle]\ndelay_at_most = \"20s\"\n[limits]\nlogin_grace = \"20s\"",
+            "3:17: throttle.delay_at_most: a failed login would be answered only when limits.login_grace, 20s, has ended \
+             the connection. Write less than that, or raise login_grace.",
+        ),
+        (
             "throttle]\nfailure_window = \"1 week\"",
             "3:18: throttle.failure_window: \"1 week\" is no length of time. Write a whole number and one of ms, s, \
              m, h, d, for example \"90s\".",
