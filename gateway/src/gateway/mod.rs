@@ -224,6 +224,7 @@ impl Gateway {
                     let door = ReadyDoor {
                         address: address.to_string(),
                         host_key_sha256: door.host_key_sha256.clone(),
+                        host_keys: door.host_keys.clone(),
                     };
                     ("sftp".to_owned(), door)
                 })
@@ -263,7 +264,7 @@ impl Gateway {
         ];
         background.handle()?.spawn(live(Arc::clone(&shared), housekeeping.clone()));
         for address in &shared.door.addresses {
-            tracing::info!(%address, host_key = %shared.door.host_key_sha256, "the SSH door is open");
+            tracing::info!(%address, host_keys = shared.door.host_keys.join(" "), "the SSH door is open");
         }
         Ok(Self {
             shared,

@@ -64,7 +64,7 @@ impl Operations for Shared {
                 .map(|address| DoorStatus {
                     door: "sftp".to_owned(),
                     address: address.to_string(),
-                    host_keys: vec![self.door.host_key_sha256.clone()],
+                    host_keys: self.door.host_keys.clone(),
                 })
                 .collect(),
             metrics: self.metrics.map(|address| address.to_string()),

@@ -68,6 +68,8 @@ pub struct SshDoor {
     pub addresses: Vec<SocketAddr>,
     /// The ed25519 host key's fingerprint, `SHA256:…` (another's where there is no such key).
     pub host_key_sha256: String,
+    /// The fingerprints of all host keys.
+    pub host_keys: Vec<String>,
     listening: Vec<Listening>,
     door: Arc<Door>,
 }
@@ -125,7 +127,7 @@ pub async fn serve(
     let keys = tokio::task::spawn_blocking(move || host_keys::load_or_create(&configured, &folder))
         .await
         .map_err(|error| SshDoorError::Internal(error.to_string()))??;
-    let host_key_sha256 = host_keys::fingerprint(&keys);
+    let (host_key_sha256, host_keys) = (host_keys::fingerprint(&keys), host_keys::fingerprints(&keys));
 
     announce_door(DOOR, &["password", "key", "certificate", "several"]);
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
@@ -148,7 +150,7 @@ pub async fn serve(
         listening.push(seen);
         drain.spawn(Arc::clone(&door).accept(listener, accepting));
     }
-    Ok(SshDoor { addresses, host_key_sha256, listening, door })
+    Ok(SshDoor { addresses, host_key_sha256, host_keys, listening, door })
 }
 
 struct Door {
