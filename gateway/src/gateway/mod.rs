@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{
-        AdminServer, SocketError,
+        AdminServer, SettingsReport, SocketError,
         ready::{Ready, ReadyDoor, ReadyUser},
     },
     catalog::{CatalogError, Overdue},
@@ -156,6 +156,8 @@ struct Shared {
     metrics: Option<SocketAddr>,
     /// Root indexes that are late or incomplete, by tenant, as they were seen last.
     overdue: RwLock<HashMap<u32, Overdue>>,
+    /// What `recgate status` tells of the configuration that was taken last.
+    settings: RwLock<SettingsReport>,
     background_pulse: Pulse,
     housekeeping_pulse: Pulse,
     started: chrono::DateTime<chrono::Utc>,
@@ -242,6 +244,7 @@ impl Gateway {
             drain: drain.clone(),
             metrics,
             overdue: RwLock::default(),
+            settings: RwLock::default(),
             background_pulse: Pulse::new("the background of scans and indexes", PULSE_LIMIT),
             housekeeping_pulse: Pulse::new("the publication of indexes", HOUSEKEEPING_LIMIT),
             started: chrono::Utc::now(),
@@ -341,6 +344,7 @@ impl Gateway {
 impl Shared {
     /// Mounts the configured tenants and follows their sources. Sources that stay as they are go on undisturbed.
     fn take(self: &Arc<Self>, config: &Config, background: &tokio::runtime::Handle) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = config.into();
         let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *running);
         for tenant in &config.tenants {

@@ -95,6 +95,11 @@ pub(super) enum Outcome {
 }
 
 impl Passwords {
+    /// Checks that run and that wait.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        self.turns.counts()
+    }
+
     /// Checks a password that came `from` an address, which is `spared` if it logged in lately.
     pub(super) async fn verify(
         &self,

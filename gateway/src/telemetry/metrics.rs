@@ -27,7 +27,9 @@ mod tests;
 
 pub use histogram::{Histogram, Timer};
 pub use sftp::{SftpMetrics, SftpRequest, SftpWork};
-pub use snapshot::{IndexState, ReadAheadState, RecordingStates, Snapshot, SourceState, TenantState};
+pub use snapshot::{
+    EntranceState, IndexState, ReadAheadState, RecordingStates, Snapshot, SourceState, TenantState,
+};
 pub use source::{RunningCall, SourceCall, SourceCalls};
 
 /// The format's name for `Content-Type`: Prometheus asks for it first since 2.5.

@@ -36,6 +36,7 @@ fn snapshot() -> Snapshot {
     };
     Snapshot {
         draining: true,
+        entrance: EntranceState { running_checks: 2, waiting_checks: 5, refused: 3, spared: 9 },
         read_ahead: ReadAheadState { in_use: 1024, budget: 4096, files: 1 },
         journals: vec![("governance", 12), ("access", 0)],
         tenants: vec![tenant, TenantState { name: "globex".to_owned(), ..TenantState::default() }],
@@ -117,6 +118,10 @@ fn a_state_becomes_gauges() {
         "# UNIT recgate_read_ahead_bytes bytes",
         "recgate_read_ahead_bytes 1024",
         "recgate_read_ahead_budget_bytes 4096",
+        "recgate_password_checks{state=\"running\"} 2",
+        "recgate_password_checks{state=\"waiting\"} 5",
+        "recgate_throttle_addresses{state=\"refused\"} 3",
+        "recgate_throttle_addresses{state=\"spared\"} 9",
         "recgate_journal_entries_total{chain=\"governance\"} 12",
         "recgate_recordings{tenant=\"acme\",state=\"corrupt\"} 5",
         "recgate_index_overdue{tenant=\"acme\"} 1",
