@@ -488,7 +488,30 @@ fn same_instance(a: &Source, b: &Source) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
     use super::*;
+    use crate::telemetry::watch::Watched;
+
+    /// The doors run on the runtime that starts the gateway: when that ends, so does what takes their connections.
+    #[test]
+    fn a_gateway_whose_door_takes_no_connections_is_not_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "data_dir = \"data\"\n[ssh]\nlisten = [\"127.0.0.1:0\"]\n[[tenant]]\nid = 1\nname = \"acme\"\n\
+                    zone = \"UTC\"\n";
+        let config = crate::config::parse(Path::new("recgate.toml"), text, dir.path())
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let (doors, others) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+        let gateway = doors.block_on(Gateway::start(config, None, Vec::new())).unwrap();
+        let shared = Arc::clone(&gateway.shared);
+        assert_eq!(others.block_on(shared.unready()), Vec::<String>::new());
+        drop(doors);
+        let address = shared.door.addresses.first().unwrap();
+        assert_eq!(
+            others.block_on(shared.unready()),
+            [format!("the sftp door accepts no more connections on {address}; restart the gateway")]
+        );
+    }
 
     #[test]
     fn what_can_not_be_seen_stays_as_it_was() {
