@@ -8,7 +8,7 @@
 //! What fails answers `{"error": "…"}` with a status of 4xx or 5xx. Who may connect: root, and the user that the
 //! gateway runs as; the kernel says who it is.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -24,6 +24,7 @@ pub use server::{AdminServer, router};
 pub use socket::SocketError;
 
 use crate::{
+    config::{Config, Throttle},
     identity::{
         admission::{AdmissionStatus, Caps},
         throttle::ThrottleStatus,
@@ -44,7 +45,7 @@ pub trait Operations: Send + Sync + 'static {
     async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String>;
 }
 
-/// How a gateway is.
+/// How a gateway is. Whoever asks may be newer than the gateway: what an older one doesn't tell has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The gateway's version.
@@ -63,9 +64,17 @@ pub struct Status {
     #[serde(default)]
     pub metrics: Option<String>,
     /// Who is connected.
+    #[serde(default)]
     pub sessions: SessionCounts,
     /// Who is slowed down or refused.
+    #[serde(default)]
     pub throttle: ThrottleReport,
+    /// Password checks now; `None` where the gateway doesn't tell.
+    #[serde(default)]
+    pub password_checks: Option<PasswordChecks>,
+    /// The settings in force; `None` where the gateway doesn't tell.
+    #[serde(default)]
+    pub settings: Option<SettingsReport>,
     /// Its tenants.
     pub tenants: Vec<TenantStatus>,
     /// The ends of the journal's chains.
@@ -85,6 +94,7 @@ pub struct DoorStatus {
 
 /// Connections by kind, with the caps on them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SessionCounts {
     /// All connections.
     pub connections: u64,
@@ -125,6 +135,7 @@ impl SessionCounts {
 
 /// Addresses that are slowed down or refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ThrottleReport {
     /// Addresses that something is held against, be it only that they just connected.
     pub tracked: u64,
@@ -167,6 +178,91 @@ impl From<ThrottleStatus> for ThrottleReport {
     }
 }
 
+/// Password checks now. They have a bounded queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PasswordChecks {
+    /// Those that run.
+    pub running: u64,
+    /// Those that wait for their turn.
+    pub waiting: u64,
+}
+
+impl PasswordChecks {
+    /// From those that run and those that wait.
+    pub fn new((running, waiting): (usize, usize)) -> Self {
+        Self { running: count(running), waiting: count(waiting) }
+    }
+}
+
+/// The settings in force, by their keys in the configuration. Times are in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SettingsReport {
+    /// `limits.login_grace`
+    pub login_grace_ms: u64,
+    /// `limits.idle_timeout`
+    pub idle_timeout_ms: u64,
+    /// `ssh.keep_alive`
+    pub keep_alive_ms: u64,
+    /// `ssh.rekey_bytes`
+    pub rekey_bytes: u64,
+    /// `ssh.rekey_interval`
+    pub rekey_interval_ms: u64,
+    /// `throttle`
+    pub throttle: ThrottleSettings,
+}
+
+/// The settings of the throttle, by their keys in the configuration. Times are in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThrottleSettings {
+    /// `connection_burst`
+    pub connection_burst: u32,
+    /// `connections_per_second`
+    pub connections_per_second: u32,
+    /// `delay_at_most`
+    pub delay_at_most_ms: u64,
+    /// `refuse_after`
+    pub refuse_after: u32,
+    /// `failure_window`
+    pub failure_window_ms: u64,
+    /// `refuse_for`
+    pub refuse_for_ms: u64,
+    /// `refuse_at_most`
+    pub refuse_at_most_ms: u64,
+    /// `spare_for`
+    pub spare_for_ms: u64,
+}
+
+impl From<&Config> for SettingsReport {
+    fn from(config: &Config) -> Self {
+        Self {
+            login_grace_ms: milliseconds(config.limits.login_grace),
+            idle_timeout_ms: milliseconds(config.limits.idle_timeout),
+            keep_alive_ms: milliseconds(config.ssh.keep_alive),
+            rekey_bytes: config.ssh.rekey_bytes,
+            rekey_interval_ms: milliseconds(config.ssh.rekey_interval),
+            throttle: (&config.throttle).into(),
+        }
+    }
+}
+
+impl From<&Throttle> for ThrottleSettings {
+    fn from(throttle: &Throttle) -> Self {
+        Self {
+            connection_burst: throttle.connection_burst,
+            connections_per_second: throttle.connections_per_second,
+            delay_at_most_ms: milliseconds(throttle.delay_at_most),
+            refuse_after: throttle.refuse_after,
+            failure_window_ms: milliseconds(throttle.failure_window),
+            refuse_for_ms: milliseconds(throttle.refuse_for),
+            refuse_at_most_ms: milliseconds(throttle.refuse_at_most),
+            spare_for_ms: milliseconds(throttle.spare_for),
+        }
+    }
+}
+
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantStatus {
@@ -175,9 +271,14 @@ pub struct TenantStatus {
     /// Its name.
     pub name: String,
     /// Who is logged in now.
+    #[serde(default)]
     pub sessions: u64,
     /// How many may be; `None` is no limit.
+    #[serde(default)]
     pub max_sessions: Option<u64>,
+    /// Bytes of recordings a second that they may take together; `None` is no limit.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
     /// Its recordings by state.
     pub recordings: RecordingCounts,
     /// Its sources.
@@ -282,6 +383,10 @@ struct BackupRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct ErrorBody {
     error: String,
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(number: usize) -> u64 {

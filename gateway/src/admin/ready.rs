@@ -31,6 +31,9 @@ pub struct ReadyDoor {
     pub address: String,
     /// The fingerprint of its ed25519 host key, or of its first one: `SHA256:…`.
     pub host_key_sha256: String,
+    /// The fingerprints of all its host keys.
+    #[serde(default)]
+    pub host_keys: Vec<String>,
 }
 
 /// A login of a demo.
@@ -107,8 +110,11 @@ mod tests {
     fn the_file_has_the_documented_form() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ready.json");
-        let door =
-            ReadyDoor { address: "127.0.0.1:2022".to_owned(), host_key_sha256: "SHA256:abc".to_owned() };
+        let door = ReadyDoor {
+            address: "127.0.0.1:2022".to_owned(),
+            host_key_sha256: "SHA256:abc".to_owned(),
+            host_keys: vec!["SHA256:abc".to_owned(), "SHA256:def".to_owned()],
+        };
         let user = ReadyUser {
             tenant: "acme".to_owned(),
             user: Some("manager".to_owned()),
@@ -123,7 +129,8 @@ mod tests {
         ready.write(&path).unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
-            "{\"doors\":{\"sftp\":{\"address\":\"127.0.0.1:2022\",\"host_key_sha256\":\"SHA256:abc\"}},\
+            "{\"doors\":{\"sftp\":{\"address\":\"127.0.0.1:2022\",\"host_key_sha256\":\"SHA256:abc\",\
+             \"host_keys\":[\"SHA256:abc\",\"SHA256:def\"]}},\
              \"metrics\":\"127.0.0.1:9464\",\
              \"users\":[{\"tenant\":\"acme\",\"user\":\"manager\",\"login\":\"acme/manager\",\
              \"password\":\"secret\",\"role\":\"manager\"}]}\n"

@@ -54,16 +54,38 @@ fn some_status() -> Status {
             }],
             ..ThrottleReport::default()
         },
+        password_checks: Some(PasswordChecks { running: 2, waiting: 5 }),
+        settings: Some(SettingsReport { login_grace_ms: 120_000, ..SettingsReport::default() }),
         tenants: vec![TenantStatus {
             id: 1,
             name: "acme".to_owned(),
             sessions: 1,
             max_sessions: Some(10),
+            bandwidth: Some(20 << 20),
             recordings: RecordingCounts { published: 5, ..RecordingCounts::default() },
             sources: vec![source],
         }],
         journals: vec![JournalHead { chain: "governance".to_owned(), sequence: 9, sha256: "00".repeat(32) }],
     }
+}
+
+/// What the first release told; a newer command line asks an older gateway while that is being replaced.
+#[test]
+fn an_older_gateways_status_is_read() {
+    let text = r#"{"version":"0.1.0","started":"1970-01-01T00:00:00Z","pid":7,"data_dir":"/data","draining":false,
+        "doors":[{"door":"sftp","address":"127.0.0.1:2022","host_keys":["SHA256:abc"]}],
+        "sessions":{"connections":2,"max_connections":1000,"sessions":1},
+        "tenants":[{"id":1,"name":"acme","recordings":{"learned":0,"published":5,"orphans":0,"missing":0,"corrupt":0},
+        "sources":[]}],"journals":[]}"#;
+    let status: Status = serde_json::from_str(text).unwrap();
+    assert_eq!((status.sessions.connections, status.sessions.turned_away), (2, 0));
+    assert_eq!((status.settings, status.password_checks, status.tenants[0].bandwidth), (None, None, None));
+    assert_eq!(status.throttle, ThrottleReport::default());
+    // And what it doesn't know of a newer one it leaves out.
+    let mut newer = serde_json::to_value(some_status()).unwrap();
+    newer["sessions"]["moonlight"] = 1.into();
+    newer["settings"]["throttle"]["moonlight"] = 1.into();
+    assert_eq!(serde_json::from_value::<Status>(newer).unwrap(), some_status());
 }
 
 #[async_trait]

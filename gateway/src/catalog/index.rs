@@ -36,13 +36,15 @@ const REPUBLISH_MS: i64 = 5 * 60 * 1000;
 /// A folder's index is written anew at most this often; additions are appended at once.
 const REWRITE_MS: i64 = 30 * 1000;
 
-/// Root indexes that should be there, or newer, by now.
+/// Root indexes that should be there, or newer, or whole, by now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overdue {
-    /// How many.
+    /// How many should be there, or newer.
     pub indexes: u64,
     /// Since when the first of them is, Unix milliseconds UTC; `None` where there are none.
     pub since_ms: Option<i64>,
+    /// How many were published before every source had told all of their day, and not yet again since.
+    pub incomplete: u64,
 }
 
 /// Which index file.
@@ -112,13 +114,15 @@ impl Catalog {
         }
     }
 
-    /// Which root indexes should have been published by now, or published anew, and weren't. Reads a row a day.
+    /// Which root indexes should have been published by now, or published anew, and weren't, and which were published
+    /// incomplete. Reads a row a day.
     pub async fn overdue_indexes(&self, tenant: &Tenant, now_ms: i64) -> Result<Overdue, CatalogError> {
         let mut overdue = Overdue::default();
         let mut from = None;
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             let dues = rows.iter().filter_map(|(day, row)| latest(row, tenant.zone.end_of(*day)?));
+            overdue.incomplete += rows.iter().map(|(_, row)| u64::from(row.incomplete)).sum::<u64>();
             for due in dues.filter(|due| *due <= now_ms) {
                 overdue.indexes += 1;
                 overdue.since_ms = Some(overdue.since_ms.map_or(due, |since| since.min(due)));

@@ -490,6 +490,23 @@ async fn a_day_without_calls_has_an_index_once_the_tenant_is_served() {
 }
 
 #[tokio::test]
+async fn incomplete_indexes_count_until_they_are_whole() {
+    const DAY: i64 = 24 * 3_600_000;
+    let world = World::new().await;
+    let incomplete = async || world.catalog.overdue_indexes(&world.tenant, now()).await.unwrap().incomplete;
+    // The tenant has been served for four days, and its source has told nothing.
+    world.catalog.publish_indexes(&world.tenant, now() - 4 * DAY).await.unwrap();
+    assert_eq!(incomplete().await, 0);
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    // Yesterday's may have some minutes left.
+    assert!((3..=4).contains(&incomplete().await));
+    world.scan().await;
+    assert!((3..=4).contains(&incomplete().await), "until they are published anew");
+    world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+    assert_eq!(incomplete().await, 0);
+}
+
+#[tokio::test]
 async fn indexes_that_are_owed_and_not_published_are_overdue() {
     const HOUR: i64 = 3_600_000;
     let world = World::new().await;
@@ -521,7 +538,7 @@ async fn indexes_that_are_owed_and_not_published_are_overdue() {
     let end = world.tenant.zone.end_of(world.tenant.zone.day_of(now()).unwrap()).unwrap();
     assert_eq!(overdue(end + 54 * 60_000).await, Overdue::default());
     let due = end + 55 * 60_000;
-    assert_eq!(overdue(due + 1).await, Overdue { indexes: 1, since_ms: Some(due) });
+    assert_eq!(overdue(due + 1).await, Overdue { indexes: 1, since_ms: Some(due), incomplete: 0 });
 }
 
 #[tokio::test]

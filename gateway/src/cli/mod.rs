@@ -13,6 +13,7 @@ use crate::config::{self, Config};
 
 mod check;
 mod demo;
+mod descriptors;
 mod exit;
 mod hash_password;
 mod output;

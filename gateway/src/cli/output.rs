@@ -48,6 +48,26 @@ pub fn counted(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// A length of time as the configuration writes it, in the largest unit that leaves a whole number.
+pub fn time(ms: u64) -> String {
+    for (unit, unit_ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
+        if ms > 0 && ms.is_multiple_of(unit_ms) {
+            return format!("{}{unit}", ms / unit_ms);
+        }
+    }
+    if ms == 0 { "0s".to_owned() } else { format!("{ms}ms") }
+}
+
+/// A number of bytes in the same way.
+pub fn size(bytes: u64) -> String {
+    for (unit, unit_bytes) in [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes > 0 && bytes.is_multiple_of(unit_bytes) {
+            return format!("{}{unit}", bytes / unit_bytes);
+        }
+    }
+    format!("{bytes}B")
+}
+
 /// Lays out rows in columns as wide as their widest cell.
 pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -63,4 +83,28 @@ pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
         line.trim_end().to_owned()
     };
     rows.iter().map(laid_out).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_told_as_they_are_configured() {
+        for (ms, text) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (1500, "1500ms"),
+            (90_000, "90s"),
+            (120_000, "2m"),
+            (86_400_000, "1d"),
+        ] {
+            assert_eq!(time(ms), text);
+        }
+        for (bytes, text) in
+            [(0, "0B"), (1023, "1023B"), (64 << 10, "64KiB"), (20 << 20, "20MiB"), (1 << 40, "1TiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigArgument, Exit, Failure};
+use super::{ConfigArgument, Exit, Failure, descriptors};
 use crate::{
     admin::ready::{Ready, ReadyUser},
     config::{self, Config},
@@ -55,6 +55,8 @@ impl Service {
         if let Some(file) = &self.ready_file {
             remove_stale(file)?;
         }
+        descriptors::raise();
+        descriptors::check(&self.config.limits);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("recgate")
@@ -141,6 +143,7 @@ async fn take_new(gateway: &Gateway, path: &Path, old: &Config) -> Option<Config
     if let Err(error) = telemetry::set_filter(&new.log.filter) {
         tracing::warn!(%error, "the log filter stays as it was");
     }
+    descriptors::check(&new.limits);
     tracing::info!("the new configuration is taken");
     Some(new)
 }

@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 
 use super::{
     Exit, Failure, GatewayArgument, Output, block_on,
-    output::{columns, counted},
+    output::{columns, counted, size, time},
 };
 use crate::admin::{
-    SessionCounts, SourceReport, Status, ThrottleReport,
+    SessionCounts, SettingsReport, SourceReport, Status, ThrottleReport,
     client::{Client, ClientError},
 };
 
@@ -60,12 +60,16 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
     }
     lines.extend(connections(&status.sessions));
     lines.extend(throttle(&status.throttle));
+    if let Some(checks) = &status.password_checks {
+        lines.push(format!("password checks: {} running, {} waiting", checks.running, checks.waiting));
+    }
+    lines.extend(status.settings.iter().flat_map(settings));
     for head in &status.journals {
         lines.push(format!("journal {}: entry {}, sha256 {}", head.chain, head.sequence, head.sha256));
     }
     lines.push(String::new());
     let mut rows = vec![
-        ["TENANT", "SESSIONS", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING", "CORRUPT"]
+        ["TENANT", "SESSIONS", "BANDWIDTH", "PUBLISHED", "LEARNED", "ORPHANS", "MISSING", "CORRUPT"]
             .map(str::to_owned)
             .to_vec(),
     ];
@@ -76,7 +80,9 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
             Some(most) => format!("{} of {most}", tenant.sessions),
             None => tenant.sessions.to_string(),
         };
-        let mut row = vec![format!("{} ({})", tenant.name, tenant.id), sessions];
+        let bandwidth =
+            tenant.bandwidth.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{}/s", size(bytes)));
+        let mut row = vec![format!("{} ({})", tenant.name, tenant.id), sessions, bandwidth];
         row.extend(counts.iter().map(u64::to_string));
         rows.push(row);
     }
@@ -155,6 +161,33 @@ fn throttle(report: &ThrottleReport) -> Vec<String> {
     lines
 }
 
+/// The settings in force, as they are written.
+fn settings(settings: &SettingsReport) -> [String; 2] {
+    let throttle = &settings.throttle;
+    [
+        format!(
+            "settings: login_grace {}, idle_timeout {}, keep_alive {}, rekey_bytes {}, rekey_interval {}",
+            time(settings.login_grace_ms),
+            time(settings.idle_timeout_ms),
+            time(settings.keep_alive_ms),
+            size(settings.rekey_bytes),
+            time(settings.rekey_interval_ms),
+        ),
+        format!(
+            "throttle: connection_burst {}, connections_per_second {}, delay_at_most {}, refuse_after {}, \
+             failure_window {}, refuse_for {}, refuse_at_most {}, spare_for {}",
+            throttle.connection_burst,
+            throttle.connections_per_second,
+            time(throttle.delay_at_most_ms),
+            throttle.refuse_after,
+            time(throttle.failure_window_ms),
+            time(throttle.refuse_for_ms),
+            time(throttle.refuse_at_most_ms),
+            time(throttle.spare_for_ms),
+        ),
+    ]
+}
+
 /// A source in one word.
 fn state(source: &SourceReport) -> &'static str {
     match (&source.problem, source.last_scan, source.plugin_status.available) {
@@ -183,7 +216,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::admin::{PluginStatus, RecordingCounts, TenantStatus, WorstAddressReport};
+    use crate::{
+        admin::{PasswordChecks, PluginStatus, RecordingCounts, TenantStatus, WorstAddressReport},
+        config::Throttle,
+    };
 
     #[test]
     fn spans_have_two_units() {
@@ -219,6 +255,7 @@ mod tests {
             name: "acme".to_owned(),
             sessions: 3,
             max_sessions: Some(10),
+            bandwidth: Some(20 << 20),
             recordings: RecordingCounts { published: 12_345, ..RecordingCounts::default() },
             sources: vec![source],
         };
@@ -260,6 +297,15 @@ mod tests {
                     },
                 ],
             },
+            password_checks: Some(PasswordChecks { running: 2, waiting: 5 }),
+            settings: Some(SettingsReport {
+                login_grace_ms: 120_000,
+                idle_timeout_ms: 900_000,
+                keep_alive_ms: 60_000,
+                rekey_bytes: 1 << 30,
+                rekey_interval_ms: 3_600_000,
+                throttle: (&Throttle::default()).into(),
+            }),
             tenants: vec![tenant],
             journals: Vec::new(),
         };
@@ -274,9 +320,13 @@ mod tests {
              1 address is refused for failed logins, 12 remembered, 5 spared\n  \
              192.0.2.1: refused for 1m 1s more, 2 refusals in a row\n  \
              2001:db8::/64: 1 failed login\n\
+             password checks: 2 running, 5 waiting\n\
+             settings: login_grace 2m, idle_timeout 15m, keep_alive 1m, rekey_bytes 1GiB, rekey_interval 1h\n\
+             throttle: connection_burst 20, connections_per_second 4, delay_at_most 10s, refuse_after 10, \
+             failure_window 10m, refuse_for 1m, refuse_at_most 1h, spare_for 1d\n\
              \n\
-             TENANT    SESSIONS  PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
-             acme (1)  3 of 10   12345      0        0        0        0\n\
+             TENANT    SESSIONS  BANDWIDTH  PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
+             acme (1)  3 of 10   20MiB/s    12345      0        0        0        0\n\
              \n\
              SOURCE    PLUGIN  STATE        MEDIA  LAST SCAN  BEHIND\n\
              acme/pbx  wazo    unavailable  7      1m 5s ago  unknown\n\

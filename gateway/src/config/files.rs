@@ -2,11 +2,13 @@
 //! changed them.
 
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::{ErrorKind, Read},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
+
+use rustix::fs::OFlags;
 
 use super::problems::Mistake;
 
@@ -34,7 +36,13 @@ pub(super) fn read(path: &Path, most: u64, privacy: Privacy) -> Result<String, M
         };
         Mistake::new(format!("{shown} can't be read: {error}"), remedy)
     };
-    let file = File::open(path).map_err(unreadable)?;
+    // Opening a pipe would wait for somebody to write into it. To a file the flag makes no difference.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(Mistake::new(format!("{shown} is no file"), "Name a file."));

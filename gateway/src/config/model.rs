@@ -67,7 +67,7 @@ pub struct Limits {
     pub read_ahead_per_file: u64,
     /// How long running transfers may go on after SIGTERM.
     pub shutdown_grace: Duration,
-    /// From the connection until the login succeeds.
+    /// From the connection until the login succeeds; longer than [`Throttle::delay_at_most`].
     pub login_grace: Duration,
     /// A connection without a request for this long is closed.
     pub idle_timeout: Duration,
@@ -87,7 +87,8 @@ impl Default for Limits {
             read_ahead_budget: 256 << 20,
             read_ahead_per_file: 8 << 20,
             shutdown_grace: Duration::from_secs(30),
-            login_grace: Duration::from_secs(30),
+            // As OpenSSH's: people are asked about the host key, then for a password, and type.
+            login_grace: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(900),
             max_connections: 1000,
             max_unauthenticated: 100,
@@ -106,11 +107,11 @@ pub struct Throttle {
     pub connection_burst: u32,
     /// Connections a second that it may open after those.
     pub connections_per_second: u32,
-    /// The longest wait before a failed login is answered.
+    /// The longest wait before a failed login is answered; shorter than [`Limits::login_grace`].
     pub delay_at_most: Duration,
-    /// Failed logins with which an address is refused.
+    /// Failed logins, not forgotten yet, with which an address is refused.
     pub refuse_after: u32,
-    /// The time within which they count.
+    /// The time in which so many are forgotten, one after another.
     pub failure_window: Duration,
     /// How long an address is refused the first time; each further time is twice as long.
     pub refuse_for: Duration,

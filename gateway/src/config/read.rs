@@ -28,7 +28,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, drafts: &mut Vec<Source
     let log = log(root.section("log"));
     let ssh = ssh(root.section("ssh"), base);
     let limits = limits(root.section("limits"));
-    let throttle = throttle(root.section("throttle"));
+    let throttle = throttle(root.section("throttle"), limits.login_grace);
     let metrics = metrics(root.section("metrics"));
     let tenants = tenants::tenants(&mut root, base, drafts);
     root.finish();
@@ -225,7 +225,8 @@ fn part_of_connections(section: &mut Section<'_>, key: &'static str, default: us
     part
 }
 
-fn throttle(mut section: Section<'_>) -> Throttle {
+/// `login_grace` is what connections have to log in, answers to failed logins included.
+fn throttle(mut section: Section<'_>, login_grace: Duration) -> Throttle {
     let default = Throttle::default();
     let mut number = |key, default: u32, bounds| {
         u32::try_from(integer(&mut section, key, default.into(), bounds)).unwrap_or(default)
@@ -235,7 +236,6 @@ fn throttle(mut section: Section<'_>) -> Throttle {
         number("connections_per_second", default.connections_per_second, (1, 100_000));
     let refuse_after = number("refuse_after", default.refuse_after, (2, 1000));
     let mut time = |key, default, bounds| duration(&mut section, key, default, bounds);
-    let delay_at_most = time("delay_at_most", default.delay_at_most, (Duration::ZERO, 60 * SECOND));
     let failure_window = time("failure_window", default.failure_window, (SECOND, DAY));
     let refuse_for = time("refuse_for", default.refuse_for, (SECOND, 7 * DAY));
     let spare_for = time("spare_for", default.spare_for, (Duration::ZERO, 90 * DAY));
@@ -250,6 +250,22 @@ fn throttle(mut section: Section<'_>) -> Throttle {
         field.report(Mistake::new(
             "the longest refusal would be shorter than refuse_for, which is the first",
             "Raise it, or lower refuse_for.",
+        ));
+    }
+    let longest = section.field("delay_at_most");
+    let delay_at_most = match &longest {
+        None => default.delay_at_most.min(login_grace / 2),
+        Some(field) => field
+            .parsed("delay_at_most = \"10s\"", |text| values::duration(text, Duration::ZERO, 60 * SECOND))
+            .unwrap_or_default(),
+    };
+    if let Some(field) = longest.filter(|_| delay_at_most >= login_grace) {
+        field.report(Mistake::new(
+            format!(
+                "a failed login would be answered only when limits.login_grace, {login_grace:?}, has ended the \
+                 connection"
+            ),
+            "Write less than that, or raise login_grace.",
         ));
     }
     section.finish();

@@ -31,6 +31,8 @@ pub fn check_reload(file: &Path, old: &Config, new: &Config) -> Result<(), Probl
         ("ssh.keep_alive", old.ssh.keep_alive != new.ssh.keep_alive),
         ("ssh.rekey_bytes", old.ssh.rekey_bytes != new.ssh.rekey_bytes),
         ("ssh.rekey_interval", old.ssh.rekey_interval != new.ssh.rekey_interval),
+        ("limits.read_ahead_budget", old.limits.read_ahead_budget != new.limits.read_ahead_budget),
+        ("limits.read_ahead_per_file", old.limits.read_ahead_per_file != new.limits.read_ahead_per_file),
         ("metrics.listen", old.metrics != new.metrics),
     ];
     for (key, _) in needs_restart.into_iter().filter(|(_, changed)| *changed) {

@@ -59,8 +59,11 @@ fn tenant(
         })
         .unwrap_or_default();
 
-    let user_ca_keys = keys(&mut section, "user_ca_keys", "user_ca_keys_file", base).unwrap_or_default();
-    let revoked_keys = keys(&mut section, "revoked_keys", "revoked_keys_file", base).unwrap_or_default();
+    let user_ca_keys =
+        keys(&mut section, "user_ca_keys", "user_ca_keys_file", base, IfEmpty::Mistake).unwrap_or_default();
+    // A list of what nobody has lost yet is empty, and best there before the first loss.
+    let revoked_keys =
+        keys(&mut section, "revoked_keys", "revoked_keys_file", base, IfEmpty::Allowed).unwrap_or_default();
     let certificates = !user_ca_keys.is_empty();
     let quota = quota::read(&mut section, None);
 
@@ -181,7 +184,8 @@ fn user(
         hash.map_err(|mistake| field.report(mistake)).ok()
     });
 
-    let authorized_keys = keys(&mut section, "authorized_keys", "authorized_keys_file", base);
+    let authorized_keys =
+        keys(&mut section, "authorized_keys", "authorized_keys_file", base, IfEmpty::Mistake);
     let has_keys = authorized_keys.is_some();
     if !has_password && !has_keys && !certificates {
         section.report(Mistake::new(
@@ -239,12 +243,20 @@ fn required_methods(section: &mut Section<'_>, has_password: bool, has_key: bool
     methods
 }
 
+/// What a file without a key is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfEmpty {
+    Mistake,
+    Allowed,
+}
+
 /// Public keys, written here or in a file; `None` where neither is.
 fn keys(
     section: &mut Section<'_>,
     key: &'static str,
     file_key: &'static str,
     base: &Path,
+    if_empty: IfEmpty,
 ) -> Option<Vec<String>> {
     let example = format!("{key} = [\"ssh-ed25519 AAAA… jane\"]");
     let (inline, by_file) = (section.field(key), section.field(file_key));
@@ -256,12 +268,12 @@ fn keys(
         keys.extend(element.parsed(&example, values::authorized_key));
     }
     if let Some(field) = by_file {
-        keys_of_file(&field, &format!("{file_key} = \"acme.pub\""), base, &mut keys);
+        keys_of_file(&field, &format!("{file_key} = \"acme.pub\""), base, if_empty, &mut keys);
     }
     Some(keys)
 }
 
-fn keys_of_file(field: &Field<'_>, example: &str, base: &Path, keys: &mut Vec<String>) {
+fn keys_of_file(field: &Field<'_>, example: &str, base: &Path, if_empty: IfEmpty, keys: &mut Vec<String>) {
     let Some(path) = read::path(field, example, base) else { return };
     let text = match files::read(&path, 1 << 20, Privacy::Trusted) {
         Ok(text) => text,
@@ -281,7 +293,7 @@ fn keys_of_file(field: &Field<'_>, example: &str, base: &Path, keys: &mut Vec<St
             }),
         }
     }
-    if keys.len() == before {
+    if keys.len() == before && if_empty == IfEmpty::Mistake {
         let wrong = format!("{} holds no usable key", path.display());
         field.report(Mistake::new(wrong, "Put the lines of OpenSSH .pub files there."));
     }

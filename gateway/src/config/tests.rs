@@ -309,6 +309,11 @@ fn bad_values_of_the_doors_and_limits() {
             "3:17: throttle.delay_at_most: 2m is out of range. Write a time from 0s to 1m.",
         ),
         (
+            "throttle]\ndelay_at_most = \"20s\"\n[limits]\nlogin_grace = \"20s\"",
+            "3:17: throttle.delay_at_most: a failed login would be answered only when limits.login_grace, 20s, has ended \
+             the connection. Write less than that, or raise login_grace.",
+        ),
+        (
             "throttle]\nfailure_window = \"1 week\"",
             "3:18: throttle.failure_window: \"1 week\" is no length of time. Write a whole number and one of ms, s, \
              m, h, d, for example \"90s\".",
@@ -654,6 +659,52 @@ fn keys_may_stand_in_a_file() {
 }
 
 #[test]
+fn a_list_of_revoked_keys_may_be_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("recgate.toml");
+    let list = dir.path().join("revoked.pub");
+    let write = |path: &Path, text: &str| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    let with = |line: &str| minimal().replace("name = \"acme\"", &format!("name = \"acme\"\n{line}"));
+    write(&config, &with("revoked_keys_file = \"revoked.pub\""));
+    for text in ["", "# nobody has lost one yet\n\n"] {
+        write(&list, text);
+        let loaded = load(&config).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(loaded.tenants[0].revoked_keys.is_empty());
+    }
+    write(&list, "nonsense\n");
+    let problems = load(&config).unwrap_err();
+    assert_eq!(problems.0.len(), 1, "{problems}");
+    assert!(problems.0[0].wrong.contains("revoked.pub, line 1: "), "{problems}");
+    // An authority that isn't there is a mistake.
+    write(&config, &with("user_ca_keys_file = \"revoked.pub\""));
+    write(&list, "# nobody\n");
+    let problems = load(&config).unwrap_err();
+    assert!(problems.0[0].wrong.ends_with("revoked.pub holds no usable key"), "{problems}");
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_told_and_not_waited_for() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        minimal().replace(&format!("password_hash = \"{HASH}\""), "password_hash_file = \"acme.hash\"");
+    let config = dir.path().join("recgate.toml");
+    fs::write(&config, text).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    let pipe = dir.path().join("acme.hash");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let problems = load(&config).unwrap_err();
+    assert!(problems.0[0].wrong.ends_with("acme.hash is no file"), "{problems}");
+    // Nor is the configuration itself.
+    let problems = load(&pipe).unwrap_err();
+    assert!(problems.0[0].wrong.ends_with("is no file"), "{problems}");
+}
+
+#[test]
 fn host_keys_must_be_usable() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("recgate.toml");
@@ -688,11 +739,15 @@ fn a_reload_refuses_what_cannot_change() {
         .replace("name = \"acme\"", "name = \"acme\"\nname_form = \"short\"")
         .replace("\"data\"", "\"other\"")
         .replace("\"wazo\"", "\"s3\"")
-        + "[metrics]\nlisten = \"127.0.0.1:9464\"\n";
+        + "[metrics]\nlisten = \"127.0.0.1:9464\"\n[limits]\nread_ahead_budget = \"2MiB\"\n";
     let problems = check_reload(file, &old, &read(&text).unwrap()).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "recgate.toml: data_dir: this can't change while the gateway runs. Put it back, or restart the gateway.\n\
+         recgate.toml: limits.read_ahead_budget: this can't change while the gateway runs. Put it back, or restart the \
+         gateway.\n\
+         recgate.toml: limits.read_ahead_per_file: this can't change while the gateway runs. Put it back, or restart the \
+         gateway.\n\
          recgate.toml: metrics.listen: this can't change while the gateway runs. Put it back, or restart the \
          gateway.\n\
          recgate.toml: tenant[0].name_form: the form of acme's names was fixed when the tenant was made. Put it \

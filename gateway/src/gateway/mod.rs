@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{
-        AdminServer, SocketError,
+        AdminServer, SettingsReport, SocketError,
         ready::{Ready, ReadyDoor, ReadyUser},
     },
     catalog::{CatalogError, Overdue},
@@ -46,8 +46,8 @@ const BACKGROUND_THREADS: usize = 2;
 /// Between two looks at what indexes are due.
 const INDEX_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Rounds of housekeeping between two looks at what indexes are overdue.
-const OVERDUE_ROUNDS: u32 = 5;
+/// Between two looks at what indexes are overdue.
+const OVERDUE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Between two signs of life of the background's threads, and without one for how long they hang.
 const PULSE: Duration = Duration::from_secs(5);
@@ -117,7 +117,7 @@ pub struct Gateway {
     watch: Option<Watch>,
     background: Background,
     housekeeping: CancellationToken,
-    housekeeper: JoinHandle<()>,
+    housekeepers: [JoinHandle<()>; 2],
     reloading: tokio::sync::Mutex<()>,
     _lock: DataDirLock,
 }
@@ -154,8 +154,10 @@ struct Shared {
     drain: Drain,
     /// Where metrics are served.
     metrics: Option<SocketAddr>,
-    /// Root indexes that are late, by tenant, as housekeeping saw them last.
+    /// Root indexes that are late or incomplete, by tenant, as they were seen last.
     overdue: RwLock<HashMap<u32, Overdue>>,
+    /// What `recgate status` tells of the configuration that was taken last.
+    settings: RwLock<SettingsReport>,
     background_pulse: Pulse,
     housekeeping_pulse: Pulse,
     started: chrono::DateTime<chrono::Utc>,
@@ -224,6 +226,7 @@ impl Gateway {
                     let door = ReadyDoor {
                         address: address.to_string(),
                         host_key_sha256: door.host_key_sha256.clone(),
+                        host_keys: door.host_keys.clone(),
                     };
                     ("sftp".to_owned(), door)
                 })
@@ -241,6 +244,7 @@ impl Gateway {
             drain: drain.clone(),
             metrics,
             overdue: RwLock::default(),
+            settings: RwLock::default(),
             background_pulse: Pulse::new("the background of scans and indexes", PULSE_LIMIT),
             housekeeping_pulse: Pulse::new("the publication of indexes", HOUSEKEEPING_LIMIT),
             started: chrono::Utc::now(),
@@ -257,10 +261,13 @@ impl Gateway {
             ready.write(&path).map_err(|error| StartError::Ready { path, error })?;
         }
         let housekeeping = CancellationToken::new();
-        let housekeeper = background.handle()?.spawn(keep_house(Arc::clone(&shared), housekeeping.clone()));
+        let housekeepers = [
+            background.handle()?.spawn(keep_house(Arc::clone(&shared), housekeeping.clone())),
+            background.handle()?.spawn(watch_indexes(Arc::clone(&shared), housekeeping.clone())),
+        ];
         background.handle()?.spawn(live(Arc::clone(&shared), housekeeping.clone()));
         for address in &shared.door.addresses {
-            tracing::info!(%address, host_key = %shared.door.host_key_sha256, "the SSH door is open");
+            tracing::info!(%address, host_keys = shared.door.host_keys.join(" "), "the SSH door is open");
         }
         Ok(Self {
             shared,
@@ -271,7 +278,7 @@ impl Gateway {
             watch,
             background,
             housekeeping,
-            housekeeper,
+            housekeepers,
             reloading: tokio::sync::Mutex::default(),
             _lock: lock,
         })
@@ -304,8 +311,9 @@ impl Gateway {
 
     /// Refuses new sessions, lets transfers finish within the grace time, and closes everything.
     pub async fn shutdown(self) {
-        let Self { shared, drain, grace, admin, watch, background, housekeeping, housekeeper, _lock, .. } =
-            self;
+        let Self {
+            shared, drain, grace, admin, watch, background, housekeeping, housekeepers, _lock, ..
+        } = self;
         let grace = *grace.lock().unwrap_or_else(PoisonError::into_inner);
         let cut = drain.finish(grace).await;
         if cut > 0 {
@@ -316,7 +324,9 @@ impl Gateway {
             watch.stop().await;
         }
         housekeeping.cancel();
-        let _ = housekeeper.await;
+        for housekeeper in housekeepers {
+            let _ = housekeeper.await;
+        }
         let running = std::mem::take(&mut *shared.running.write().unwrap_or_else(PoisonError::into_inner));
         for source in running.into_values().flat_map(|tenant| tenant.sources) {
             source.stop().await;
@@ -334,6 +344,7 @@ impl Gateway {
 impl Shared {
     /// Mounts the configured tenants and follows their sources. Sources that stay as they are go on undisturbed.
     fn take(self: &Arc<Self>, config: &Config, background: &tokio::runtime::Handle) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = config.into();
         let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *running);
         for tenant in &config.tenants {
@@ -377,7 +388,7 @@ impl Shared {
 /// Publishes indexes that are due and writes checkpoints.
 async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     let mut checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
-    for round in (0..OVERDUE_ROUNDS).cycle() {
+    loop {
         for (tenant, settled) in shared.tenants() {
             shared.housekeeping_pulse.beat();
             let catalog = &shared.data.catalog;
@@ -390,9 +401,6 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             if let Err(error) = published {
                 tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
             }
-        }
-        if round == 0 {
-            look_for_overdue(&shared).await;
         }
         shared.housekeeping_pulse.beat();
         if tokio::time::Instant::now() >= checkpoint {
@@ -419,18 +427,33 @@ async fn live(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// Remembers, for the metrics, which root indexes are late.
-async fn look_for_overdue(shared: &Shared) {
-    let mut seen = HashMap::new();
-    for (tenant, _) in shared.tenants() {
-        match shared.data.catalog.overdue_indexes(&tenant, now_ms()).await {
-            Ok(overdue) => {
-                seen.insert(tenant.id, overdue);
+/// Remembers, for the metrics, which root indexes are late. A task of its own: a publication that hangs is what makes
+/// them late.
+async fn watch_indexes(shared: Arc<Shared>, stop: CancellationToken) {
+    let watch = async {
+        loop {
+            let mut looked = Vec::new();
+            for (tenant, _) in shared.tenants() {
+                let overdue = shared.data.catalog.overdue_indexes(&tenant, now_ms()).await;
+                if let Err(error) = &overdue {
+                    tracing::error!(tenant = %tenant.name, %error, "the indexes can't be looked at");
+                }
+                looked.push((tenant.id, overdue.ok()));
             }
-            Err(error) => tracing::error!(tenant = %tenant.name, %error, "the indexes can't be looked at"),
+            keep_last(&mut shared.overdue.write().unwrap_or_else(PoisonError::into_inner), looked);
+            tokio::time::sleep(OVERDUE_INTERVAL).await;
         }
-    }
-    *shared.overdue.write().unwrap_or_else(PoisonError::into_inner) = seen;
+    };
+    stop.run_until_cancelled(watch).await;
+}
+
+/// Takes what was seen of the tenants that there are. What could not be seen now is as it was seen last: an alarm must
+/// not end because nobody can look.
+fn keep_last(seen: &mut HashMap<u32, Overdue>, looked: Vec<(u32, Option<Overdue>)>) {
+    let now = looked
+        .into_iter()
+        .filter_map(|(tenant, overdue)| Some((tenant, overdue.or(seen.get(&tenant).copied())?)));
+    *seen = now.collect();
 }
 
 /// Makes a tenant known to the catalog, and its indexes whole, before anybody looks.
@@ -461,4 +484,40 @@ pub(crate) fn now_ms() -> i64 {
 fn same_instance(a: &Source, b: &Source) -> bool {
     (a.id, &a.name, &a.plugin, a.in_process, a.sha256, a.call_timeout, &a.settings)
         == (b.id, &b.name, &b.plugin, b.in_process, b.sha256, b.call_timeout, &b.settings)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+    use crate::telemetry::watch::Watched;
+
+    /// The doors run on the runtime that starts the gateway: when that ends, so does what takes their connections.
+    #[test]
+    fn a_gateway_whose_door_takes_no_connections_is_not_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "data_dir = \"data\"\n[ssh]\nlisten = [\"127.0.0.1:0\"]\n[[tenant]]\nid = 1\nname = \"acme\"\n\
+                    zone = \"UTC\"\n";
+        let config = crate::config::parse(Path::new("recgate.toml"), text, dir.path())
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let (doors, others) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+        let gateway = doors.block_on(Gateway::start(config, None, Vec::new())).unwrap();
+        let shared = Arc::clone(&gateway.shared);
+        assert_eq!(others.block_on(shared.unready()), Vec::<String>::new());
+        drop(doors);
+        let address = shared.door.addresses.first().unwrap();
+        assert_eq!(
+            others.block_on(shared.unready()),
+            [format!("the sftp door accepts no more connections on {address}; restart the gateway")]
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_seen_stays_as_it_was() {
+        let late = |indexes| Overdue { indexes, since_ms: Some(7), incomplete: 1 };
+        let mut seen = HashMap::from([(1, late(1)), (2, late(2))]);
+        keep_last(&mut seen, vec![(1, None), (3, Some(late(3))), (4, None)]);
+        assert_eq!(seen, HashMap::from([(1, late(1)), (3, late(3))]), "tenant 2 is gone, 4 was never seen");
+    }
 }

@@ -1,6 +1,7 @@
 //! What the admin API asks of the running gateway.
 
 use std::{
+    num::NonZeroU64,
     path::PathBuf,
     sync::{Arc, PoisonError},
     time::Instant,
@@ -12,8 +13,8 @@ use chrono::{DateTime, Utc};
 use super::{Shared, data::head, now_ms, source::Running};
 use crate::{
     admin::{
-        BackupReport, DoorStatus, Operations, PluginStatus, RecordingCounts, SessionCounts, SourceReport,
-        Status, TenantStatus,
+        BackupReport, DoorStatus, Operations, PasswordChecks, PluginStatus, RecordingCounts, SessionCounts,
+        SourceReport, Status, TenantStatus,
     },
     catalog::Progress,
     config::{Source, Tenant},
@@ -40,6 +41,7 @@ impl Operations for Shared {
                 name: tenant.name.clone(),
                 sessions: count(sessions),
                 max_sessions: max_sessions.map(count),
+                bandwidth: tenant.quota.bandwidth.map(NonZeroU64::get),
                 recordings: RecordingCounts {
                     learned: counts.learned,
                     published: counts.published,
@@ -64,12 +66,14 @@ impl Operations for Shared {
                 .map(|address| DoorStatus {
                     door: "sftp".to_owned(),
                     address: address.to_string(),
-                    host_keys: vec![self.door.host_key_sha256.clone()],
+                    host_keys: self.door.host_keys.clone(),
                 })
                 .collect(),
             metrics: self.metrics.map(|address| address.to_string()),
             sessions: SessionCounts::new(&connections, entrance.admission().caps()),
             throttle: entrance.throttle().status(Instant::now()).into(),
+            password_checks: Some(PasswordChecks::new(self.identity.password_checks())),
+            settings: Some(self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()),
             tenants,
             journals: vec![
                 head(Chain::Governance, self.data.journal.head()),

@@ -1,6 +1,6 @@
 //! What those who watch over the gateway ask of it.
 
-use std::{collections::HashMap, sync::PoisonError};
+use std::{collections::HashMap, sync::PoisonError, time::Instant};
 
 use async_trait::async_trait;
 
@@ -9,7 +9,8 @@ use crate::{
     catalog::{Counts, Overdue, SourceRow},
     state::Chain,
     telemetry::{
-        IndexState, ReadAheadState, RecordingStates, Snapshot, SourceState, TenantState, watch::Watched,
+        EntranceState, IndexState, ReadAheadState, RecordingStates, Snapshot, SourceState, TenantState,
+        watch::Watched,
     },
 };
 
@@ -34,9 +35,17 @@ impl Watched for Shared {
             });
         }
         tenants.sort_by(|a, b| a.name.cmp(&b.name));
-        let count = |files: usize| u64::try_from(files).unwrap_or(u64::MAX);
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let (running_checks, waiting_checks) = self.identity.password_checks();
+        let throttle = self.identity.entrance().throttle().status(Instant::now());
         Snapshot {
             draining: self.drain.has_begun(),
+            entrance: EntranceState {
+                running_checks: count(running_checks),
+                waiting_checks: count(waiting_checks),
+                refused: count(throttle.refused),
+                spared: count(throttle.spared),
+            },
             read_ahead: ReadAheadState {
                 in_use: self.reader.bytes_in_use(),
                 budget: self.reader.budget_bytes(),
@@ -61,6 +70,8 @@ impl Watched for Shared {
         let mut reasons = Vec::new();
         if self.drain.has_begun() {
             reasons.push("draining".to_owned());
+        } else {
+            reasons.extend(self.door.troubles());
         }
         if let Err(error) = self.data.catalog.applied().await {
             tracing::error!(%error, "not ready: the catalog can't be read");
@@ -83,7 +94,7 @@ fn recording_states(counts: Counts) -> RecordingStates {
 
 fn index_state(overdue: Overdue, now_ms: i64) -> IndexState {
     let lag_seconds = overdue.since_ms.map_or(0.0, |since| seconds(now_ms.saturating_sub(since)));
-    IndexState { overdue: overdue.indexes, lag_seconds }
+    IndexState { overdue: overdue.indexes, lag_seconds, incomplete: overdue.incomplete }
 }
 
 fn source_state((source, slot, progress): &SourceNow, row: Option<&SourceRow>, now_ms: i64) -> SourceState {

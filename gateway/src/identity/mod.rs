@@ -128,6 +128,11 @@ impl Identity {
         &self.entrance
     }
 
+    /// How many password checks run, and how many wait for their turn.
+    pub fn password_checks(&self) -> (usize, usize) {
+        self.passwords.counts()
+    }
+
     /// Checks a password. Takes as long for a login that doesn't exist as for one that does.
     ///
     /// # Errors

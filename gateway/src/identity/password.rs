@@ -100,6 +100,11 @@ pub(super) enum Outcome {
 }
 
 impl Passwords {
+    /// Checks that run and that wait.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        self.turns.counts()
+    }
+
     /// Checks a password that came `from` an address, which is `spared` if it logged in lately. `still` is asked when its
     /// turn has come.
     pub(super) async fn verify(

@@ -107,8 +107,7 @@ impl Turns {
     }
 
     /// Checks that run and that wait.
-    #[cfg(test)]
-    fn counts(&self) -> (usize, usize) {
+    pub(super) fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         (state.running, state.len())
     }

@@ -27,7 +27,9 @@ mod tests;
 
 pub use histogram::{Histogram, Timer};
 pub use sftp::{SftpMetrics, SftpRequest, SftpWork};
-pub use snapshot::{IndexState, ReadAheadState, RecordingStates, Snapshot, SourceState, TenantState};
+pub use snapshot::{
+    EntranceState, IndexState, ReadAheadState, RecordingStates, Snapshot, SourceState, TenantState,
+};
 pub use source::{RunningCall, SourceCall, SourceCalls};
 
 /// The format's name for `Content-Type`: Prometheus asks for it first since 2.5.
@@ -175,6 +177,7 @@ impl Metrics {
         methods: &[&'static str],
         results: &[&'static str],
         refusals: &[&'static str],
+        turned_away: &[&'static str],
     ) {
         for &method in methods {
             for &result in results {
@@ -183,6 +186,9 @@ impl Metrics {
         }
         for &kind in refusals {
             self.refusals.get_or_create_owned(&RefusalLabels { door, kind });
+        }
+        for &reason in turned_away {
+            self.turned_away.get_or_create_owned(&ReasonLabels { door, reason });
         }
         self.connections.get_or_create_owned(&DoorLabels { door });
         self.open_connections.get_or_create_owned(&DoorLabels { door });

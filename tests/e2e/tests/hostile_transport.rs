@@ -14,7 +14,7 @@ use recgate_e2e::{
     password,
 };
 
-/// So that a test needn't wait for the default's 30 seconds.
+/// So that a test needn't wait for the default's two minutes.
 const SHORT_GRACE: &str = "login_grace = \"3s\"";
 
 /// Sends the same bytes until the server has closed; fails when it has taken this many without closing.
@@ -148,7 +148,7 @@ fn lengths_that_lie() {
 
 #[test]
 fn a_length_of_4_gib_is_refused_before_its_bytes_come() {
-    // With the default's grace of 30 seconds, and without more bytes: only the length itself can be the reason.
+    // With ten minutes of grace, and without more bytes: only the length itself can be the reason.
     let scene = Scene::with_limits("login_grace = \"600s\"");
     for mut ssh in [Ssh::greet(scene.port), Ssh::encrypted(scene.port)] {
         // The cipher's first block is read before the length is looked at.

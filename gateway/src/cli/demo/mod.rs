@@ -120,8 +120,8 @@ fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
     let table = columns(&rows).join("\n  ");
     let mut text = format!(
         "recgate serves two invented contact centres with {recordings} recordings, over SFTP on {address}.\n\
-         Host key: {}\n\n  {table}\n\n",
-        door.host_key_sha256,
+         Host keys: {}\n\n  {table}\n\n",
+        door.host_keys.join(" "),
     );
     if let Some(user) = ready.users.first() {
         let (login, password) = (&user.login, &user.password);
@@ -176,8 +176,11 @@ mod tests {
 
     #[test]
     fn the_instructions_can_be_pasted() {
-        let door =
-            ReadyDoor { address: "127.0.0.1:2022".to_owned(), host_key_sha256: "SHA256:abc".to_owned() };
+        let door = ReadyDoor {
+            address: "127.0.0.1:2022".to_owned(),
+            host_key_sha256: "SHA256:abc".to_owned(),
+            host_keys: vec!["SHA256:abc".to_owned(), "SHA256:def".to_owned()],
+        };
         let user = ReadyUser {
             tenant: "acme".to_owned(),
             user: None,
@@ -193,7 +196,7 @@ mod tests {
         let text = instructions(&ready, Path::new("/tmp/my demo"), 7);
         for line in [
             "with 7 recordings, over SFTP on 127.0.0.1:2022.",
-            "Host key: SHA256:abc",
+            "Host keys: SHA256:abc SHA256:def",
             "acme   pass-word  downloader",
             "sftp -o 'UserKnownHostsFile=\"/tmp/my demo/known_hosts\"' -P 2022 acme@127.0.0.1\n",
             "  lftp -e 'set sftp:connect-program \"ssh -a -x -o '\\''UserKnownHostsFile=\\\"/tmp/my demo/known_hosts\\\"'\\''\"; mirror / acme-recordings; quit' ",

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    identity::LoginRefused,
+    identity::{LoginRefused, admission::Full},
     telemetry::{OpenConnection, OpenSession, metrics},
     vfs::{Refusal, RefusalKind, VPath},
 };
@@ -227,7 +227,13 @@ pub fn announce_door(door: &'static str, methods: &[&'static str]) {
     let mut results = vec!["ok"];
     results.push(TOO_MANY_SESSIONS);
     results.extend(LoginRefused::LABELS);
-    metrics().open_door(door, methods, &results, &KINDS.map(kind_label));
+    // By the throttle and by a header that can't be read, then by the caps.
+    let mut turned_away = vec!["failed_logins", "pace", "proxy_header"];
+    turned_away.extend(
+        [Full::Connections, Full::Unauthenticated, Full::Address, Full::Tenant, Full::PushedOut]
+            .map(Full::label),
+    );
+    metrics().open_door(door, methods, &results, &KINDS.map(kind_label), &turned_away);
 }
 
 fn kind_label(kind: RefusalKind) -> &'static str {

@@ -74,6 +74,11 @@ pub(super) fn fingerprint(keys: &[PrivateKey]) -> String {
     key.map(|key| key.fingerprint(HashAlg::Sha256).to_string()).unwrap_or_default()
 }
 
+/// `SHA256:…` of each: clients show the fingerprint of the one that they have chosen.
+pub(super) fn fingerprints(keys: &[PrivateKey]) -> Vec<String> {
+    keys.iter().map(|key| key.fingerprint(HashAlg::Sha256).to_string()).collect()
+}
+
 fn load_or_make(
     path: &Path,
     make: impl FnOnce() -> Result<PrivateKey, russh::keys::ssh_key::Error>,
@@ -183,6 +188,8 @@ mod tests {
         let again = load_or_create(&[], &ssh).unwrap();
         assert_eq!(fingerprint(&first), fingerprint(&again));
         assert!(fingerprint(&first).starts_with("SHA256:"));
+        let all = fingerprints(&first);
+        assert!(all.len() == 2 && all.contains(&fingerprint(&first)), "{all:?}");
         assert_eq!(rsa_bits(again.get(1).unwrap()), RSA_BITS);
     }
 

@@ -27,7 +27,7 @@ use self::{
     connection::{Connection, Times},
     greeting::IDENTIFICATION,
 };
-use super::common::{Drain, Headers, announce_door};
+use super::common::{Accepting, Drain, Headers, Listening, announce_door};
 use crate::{
     config,
     identity::{
@@ -60,8 +60,6 @@ const WINDOW: u32 = 256 * 1024;
 const MAX_LOGIN_FAILURES: usize = 6;
 /// Rejections, keys that were only offered among them, with which a connection ends.
 const MAX_REJECTIONS: usize = 100;
-/// After a failed accept, for example without free file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BACKLOG: u32 = 1024;
 
 /// A door that listens.
@@ -70,10 +68,18 @@ pub struct SshDoor {
     pub addresses: Vec<SocketAddr>,
     /// The ed25519 host key's fingerprint, `SHA256:…` (another's where there is no such key).
     pub host_key_sha256: String,
+    /// The fingerprints of all host keys.
+    pub host_keys: Vec<String>,
+    listening: Vec<Listening>,
     door: Arc<Door>,
 }
 
 impl SshDoor {
+    /// Why connections aren't taken, a line for each listener that takes none.
+    pub fn troubles(&self) -> Vec<String> {
+        self.listening.iter().filter_map(Listening::trouble).collect()
+    }
+
     /// Takes the times of a reloaded configuration, for connections that come from now on.
     pub fn configure(&self, limits: &config::Limits) {
         *self.door.times.lock().unwrap_or_else(PoisonError::into_inner) = limits.into();
@@ -121,11 +127,12 @@ pub async fn serve(
     let keys = tokio::task::spawn_blocking(move || host_keys::load_or_create(&configured, &folder))
         .await
         .map_err(|error| SshDoorError::Internal(error.to_string()))??;
-    let host_key_sha256 = host_keys::fingerprint(&keys);
+    let (host_key_sha256, host_keys) = (host_keys::fingerprint(&keys), host_keys::fingerprints(&keys));
 
     announce_door(DOOR, &["password", "key", "certificate", "several"]);
     let listeners = config.listen.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|(_, address)| *address).collect();
+    let mut listening = Vec::new();
     let door = Arc::new(Door {
         transport: Arc::new(Transport {
             russh: RusshConfigs::new(config, &keys),
@@ -140,9 +147,11 @@ pub async fn serve(
         headers: Headers::default(),
     });
     for (listener, address) in listeners {
-        drain.spawn(Arc::clone(&door).accept(listener, address));
+        let (seen, accepting) = Listening::new(DOOR, address);
+        listening.push(seen);
+        drain.spawn(Arc::clone(&door).accept(listener, accepting));
     }
-    Ok(SshDoor { addresses, host_key_sha256, door })
+    Ok(SshDoor { addresses, host_key_sha256, host_keys, listening, door })
 }
 
 struct Door {
@@ -164,27 +173,13 @@ struct Transport {
 }
 
 impl Door {
-    async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr) {
-        // A trouble is logged when it begins, not for each connection.
-        let mut failing = false;
+    async fn accept(self: Arc<Self>, listener: TcpListener, mut accepting: Accepting) {
         loop {
-            let accepted = tokio::select! {
+            let (arrival, socket, peer) = tokio::select! {
                 () = self.drain.begun() => return,
-                accepted = accept(self.identity.entrance(), &listener) => accepted,
+                accepted = accepting.next(|| accept(self.identity.entrance(), &listener)) => accepted,
             };
-            match accepted {
-                Ok((arrival, socket, peer)) => {
-                    failing = false;
-                    self.drain.spawn(Arc::clone(&self).receive(arrival, socket, peer));
-                }
-                Err(error) => {
-                    // Without descriptors or memory the next attempt fails as well, and at once.
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%address, %error, "connections can't be accepted");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            self.drain.spawn(Arc::clone(&self).receive(arrival, socket, peer));
         }
     }
 

@@ -18,10 +18,25 @@ pub struct Snapshot {
     pub draining: bool,
     /// The memory of open files.
     pub read_ahead: ReadAheadState,
+    /// The way in.
+    pub entrance: EntranceState,
     /// The number of the last entry of each of the journal's chains.
     pub journals: Vec<(&'static str, u64)>,
     /// The tenants.
     pub tenants: Vec<TenantState>,
+}
+
+/// Who wants to log in, and who isn't let.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EntranceState {
+    /// Password checks that run.
+    pub running_checks: u64,
+    /// Password checks that wait for their turn.
+    pub waiting_checks: u64,
+    /// Addresses that are refused for their failed logins.
+    pub refused: u64,
+    /// Addresses that aren't refused, because somebody logged in from them lately.
+    pub spared: u64,
 }
 
 /// The memory that open files read ahead into.
@@ -63,13 +78,15 @@ pub struct RecordingStates {
     pub corrupt: u64,
 }
 
-/// Root indexes that should be there, or should be newer.
+/// Root indexes that should be there, or newer, or whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct IndexState {
     /// How many.
     pub overdue: u64,
     /// Since when the oldest is, in seconds; 0 where none is.
     pub lag_seconds: f64,
+    /// How many were published before a source had told all of their day, and not yet again since.
+    pub incomplete: u64,
 }
 
 /// A source.
@@ -122,6 +139,16 @@ impl Snapshot {
         let help = "Memory that open files may read ahead into, in all.";
         single(encoder, "read_ahead_budget", help, Some(Unit::Bytes), budget)?;
         single(encoder, "read_ahead_files", "Open files that hold memory of reading ahead.", None, files)?;
+        let EntranceState { running_checks, waiting_checks, refused, spared } = self.entrance;
+        let help = "Password checks now, by whether they run or wait for their turn.";
+        let checks = [("running", running_checks), ("waiting", waiting_checks)];
+        let checks = checks.into_iter().map(|(state, count)| ([("state", state)], count));
+        family(encoder, "password_checks", help, None, checks)?;
+        let help = "Addresses that are refused now for their failed logins, and those that are spared, because somebody \
+                    logged in from them lately.";
+        let addresses = [("refused", refused), ("spared", spared)];
+        let addresses = addresses.into_iter().map(|(state, count)| ([("state", state)], count));
+        family(encoder, "throttle_addresses", help, None, addresses)?;
         let help = "Entries in the journal's chains, since the state was made.";
         let mut family = encoder.encode_descriptor("journal_entries", help, None, MetricType::Counter)?;
         for (chain, entries) in &self.journals {
@@ -156,7 +183,10 @@ impl Snapshot {
         let help = "Root indexes whose time to be published, or published anew, is over.";
         let overdue = indexes().map(|(labels, index)| (labels, index.overdue));
         family(encoder, "index_overdue", help, None, overdue)?;
-        let help = "Since when the oldest of those is overdue; 0 where none is.";
+        let help = "Root indexes that were published before a source had told all of their day, and not yet again since.";
+        let incomplete = indexes().map(|(labels, index)| (labels, index.incomplete));
+        family(encoder, "index_incomplete", help, None, incomplete)?;
+        let help = "Since when the oldest root index is overdue; 0 where none is.";
         let lag = indexes().map(|(labels, index)| (labels, index.lag_seconds));
         family(encoder, "index_lag", help, Some(Unit::Seconds), lag)
     }

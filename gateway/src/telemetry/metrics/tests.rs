@@ -31,11 +31,12 @@ fn snapshot() -> Snapshot {
     let tenant = TenantState {
         name: "acme".to_owned(),
         recordings: Some(RecordingStates { learned: 1, orphan: 2, published: 3, missing: 4, corrupt: 5 }),
-        index: Some(IndexState { overdue: 1, lag_seconds: 90.0 }),
+        index: Some(IndexState { overdue: 1, lag_seconds: 90.0, incomplete: 3 }),
         sources: vec![source],
     };
     Snapshot {
         draining: true,
+        entrance: EntranceState { running_checks: 2, waiting_checks: 5, refused: 3, spared: 9 },
         read_ahead: ReadAheadState { in_use: 1024, budget: 4096, files: 1 },
         journals: vec![("governance", 12), ("access", 0)],
         tenants: vec![tenant, TenantState { name: "globex".to_owned(), ..TenantState::default() }],
@@ -45,7 +46,7 @@ fn snapshot() -> Snapshot {
 #[test]
 fn what_happens_is_counted() {
     let metrics = Metrics::new();
-    metrics.open_door("sftp", &["password"], &["ok", "wrong"], &["locked"]);
+    metrics.open_door("sftp", &["password"], &["ok", "wrong"], &["locked"], &["pace"]);
     metrics.login("sftp", "password", "ok");
     metrics.refused("sftp", "read_only");
     metrics.turned_away("sftp", "max_connections");
@@ -92,6 +93,7 @@ fn what_happens_is_counted() {
         "recgate_sftp_requests_total{type=\"stat\"} 0",
         "recgate_connections_total{door=\"sftp\"} 1",
         "recgate_connections_turned_away_total{door=\"sftp\",reason=\"max_connections\"} 1",
+        "recgate_connections_turned_away_total{door=\"sftp\",reason=\"pace\"} 0",
         "recgate_panics_total 1",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
@@ -116,10 +118,15 @@ fn a_state_becomes_gauges() {
         "# UNIT recgate_read_ahead_bytes bytes",
         "recgate_read_ahead_bytes 1024",
         "recgate_read_ahead_budget_bytes 4096",
+        "recgate_password_checks{state=\"running\"} 2",
+        "recgate_password_checks{state=\"waiting\"} 5",
+        "recgate_throttle_addresses{state=\"refused\"} 3",
+        "recgate_throttle_addresses{state=\"spared\"} 9",
         "recgate_journal_entries_total{chain=\"governance\"} 12",
         "recgate_recordings{tenant=\"acme\",state=\"corrupt\"} 5",
         "recgate_index_overdue{tenant=\"acme\"} 1",
         "recgate_index_lag_seconds{tenant=\"acme\"} 90.0",
+        "recgate_index_incomplete{tenant=\"acme\"} 3",
         "recgate_source_problem{tenant=\"acme\",source=\"pbx\"} 1",
         "recgate_source_scan_age_seconds{tenant=\"acme\",source=\"pbx\"} 61.5",
         "recgate_plugin_abandoned_calls{tenant=\"acme\",source=\"pbx\"} 2",

@@ -30,7 +30,7 @@ impl Watched for Fake {
             ..SourceState::default()
         };
         let sources = vec![source("pbx", true), source("new", false), source("well", false)];
-        let index = Some(IndexState { overdue: 2, lag_seconds: 5.0 });
+        let index = Some(IndexState { overdue: 2, lag_seconds: 5.0, incomplete: 0 });
         Snapshot {
             tenants: vec![TenantState { name: "acme".to_owned(), sources, index, recordings: None }],
             ..Snapshot::default()
