@@ -22,26 +22,44 @@ pub struct Cutter {
 #[derive(Debug)]
 struct Shared {
     target: u16,
+    /// What is cut is closed in both directions at once.
+    abrupt: bool,
     /// After how many bytes from the server each of the next connections is cut.
     cuts: Mutex<VecDeque<usize>>,
     open: Mutex<Vec<TcpStream>>,
     connections: AtomicUsize,
     cut: AtomicUsize,
+    /// Bytes from the server that clients were sent.
+    passed: AtomicUsize,
     closed: AtomicBool,
 }
 
 impl Cutter {
     /// Forwards to a port on 127.0.0.1. The first connections are each cut after this many bytes from the server, all
     /// others are left whole.
+    ///
+    /// A client that is cut learns of it after the last byte, by an end of file.
     pub fn new(target: u16, cuts: &[usize]) -> Self {
+        Self::start(target, cuts, false)
+    }
+
+    /// The same, but a client that is cut and still sends is reset, as by a router that has forgotten the connection.
+    /// It may leave unread what has come.
+    pub fn abrupt(target: u16, cuts: &[usize]) -> Self {
+        Self::start(target, cuts, true)
+    }
+
+    fn start(target: u16, cuts: &[usize], abrupt: bool) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             target,
+            abrupt,
             cuts: Mutex::new(cuts.iter().copied().collect()),
             open: Mutex::default(),
             connections: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
+            passed: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -64,6 +82,11 @@ impl Cutter {
     /// How many of them were cut because their bytes were used up.
     pub fn cuts(&self) -> usize {
         self.shared.cut.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes from the server have passed, over all connections.
+    pub fn passed(&self) -> usize {
+        self.shared.passed.load(Ordering::SeqCst)
     }
 
     /// Cuts all connections of this moment.
@@ -95,32 +118,41 @@ impl Shared {
         let twin = |stream: &TcpStream| stream.try_clone().unwrap();
         self.open.lock().unwrap().extend([twin(&client), twin(&server)]);
         let (upstream, downstream) = ((twin(&client), twin(&server)), (server, client));
-        thread::spawn(move || copy(upstream.0, upstream.1, None));
+        thread::spawn(move || send_on(upstream.0, upstream.1));
         let shared = Arc::clone(self);
-        thread::spawn(move || {
-            if copy(downstream.0, downstream.1, allowed) {
-                shared.cut.fetch_add(1, Ordering::SeqCst);
+        thread::spawn(move || shared.bring(downstream.0, downstream.1, allowed));
+    }
+
+    /// Copies from the server to its end, or so many bytes.
+    fn bring(&self, mut server: TcpStream, mut client: TcpStream, mut allowed: Option<usize>) {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(read @ 1..) = server.read(&mut buffer) {
+            let passed = allowed.map_or(read, |allowed| allowed.min(read));
+            if client.write_all(&buffer[..passed]).is_err() {
+                break;
             }
-        });
+            self.passed.fetch_add(passed, Ordering::SeqCst);
+            if passed < read {
+                // Before the client can know.
+                self.cut.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
+            allowed = allowed.map(|allowed| allowed - passed);
+        }
+        // Either may have ended by itself.
+        drop(server.shutdown(Shutdown::Both));
+        drop(client.shutdown(if self.abrupt { Shutdown::Both } else { Shutdown::Write }));
     }
 }
 
-/// Copies to the end, or for so many bytes, and closes both sides. Says whether bytes were held back.
-fn copy(mut from: TcpStream, mut to: TcpStream, mut allowed: Option<usize>) -> bool {
+/// Copies from the client to its end; what the server doesn't take any more is read all the same.
+fn send_on(mut client: TcpStream, mut server: TcpStream) {
     let mut buffer = vec![0; 16 << 10];
-    let cut = loop {
-        let Ok(read @ 1..) = from.read(&mut buffer) else { break false };
-        let passed = allowed.map_or(read, |allowed| allowed.min(read));
-        if to.write_all(&buffer[..passed]).is_err() {
-            break false;
-        }
-        if passed < read {
-            break true;
-        }
-        allowed = allowed.map(|allowed| allowed - passed);
-    };
+    while let Ok(read @ 1..) = client.read(&mut buffer) {
+        // The other direction tells the client.
+        drop(server.write_all(&buffer[..read]));
+    }
     // Either may have ended by itself.
-    drop(from.shutdown(Shutdown::Both));
-    drop(to.shutdown(Shutdown::Both));
-    cut
+    drop(client.shutdown(Shutdown::Both));
+    drop(server.shutdown(Shutdown::Both));
 }

@@ -14,6 +14,65 @@ use recgate_e2e::{Cutter, Existing, Finished, Login, Served, assert_mirrors, ass
 /// After how many bytes the first connections are cut: each time within the same file, further on.
 const CUTS: [usize; 2] = [1_500_000, 900_000];
 
+/// With paramiko: fetches a file whole, or goes on where the local one ends. Arguments: how, the recording, the file.
+const PARAMIKO: &str = r#"
+import os, sys
+import paramiko
+
+how, recording, local = sys.argv[1:]
+client = paramiko.SSHClient()
+client.load_host_keys(os.environ["E2E_KNOWN_HOSTS"])
+client.connect(
+    "127.0.0.1",
+    port=int(os.environ["E2E_PORT"]),
+    username=os.environ["E2E_USER"],
+    password=os.environ.get("E2E_PASSWORD"),
+    key_filename=os.environ.get("E2E_KEY"),
+    allow_agent=False,
+    look_for_keys=False,
+    timeout=20,
+)
+with client, client.open_sftp() as sftp:
+    if how == "begin":
+        sftp.get(recording, local)
+    else:
+        with sftp.open(recording) as source, open(local, "ab") as target:
+            source.seek(target.tell())
+            while piece := source.read(32768):
+                target.write(piece)
+"#;
+
+/// The same with asyncssh.
+const ASYNCSSH: &str = r#"
+import asyncio, os, sys
+import asyncssh
+
+
+async def main(how, recording, local):
+    key = os.environ.get("E2E_KEY")
+    async with asyncssh.connect(
+        "127.0.0.1",
+        port=int(os.environ["E2E_PORT"]),
+        username=os.environ["E2E_USER"],
+        password=os.environ.get("E2E_PASSWORD"),
+        client_keys=[key] if key else None,
+        agent_path=None,
+        config=None,
+        known_hosts=os.environ["E2E_KNOWN_HOSTS"],
+        connect_timeout=20,
+    ) as connection, connection.start_sftp_client() as sftp:
+        if how == "begin":
+            await sftp.get(recording, local)
+        else:
+            with open(local, "ab") as target:
+                async with sftp.open(recording, "rb") as source:
+                    while piece := await source.read(32768, target.tell()):
+                        target.write(piece)
+
+
+asyncio.run(main(*sys.argv[1:]))
+"#;
+
 /// How lftp is told to try again, soon and often.
 const PATIENCE: &str = "set net:max-retries 9\nset net:reconnect-interval-base 1";
 
@@ -21,6 +80,14 @@ const PATIENCE: &str = "set net:max-retries 9\nset net:reconnect-interval-base 1
 fn through_cuts(login: &Login, cuts: &[usize]) -> (Login, Cutter) {
     let cutter = Cutter::new(login.gateway_port, cuts);
     (login.through(cutter.port), cutter)
+}
+
+/// Checks that no more came than these bytes and some that were lost on the way: a client that had begun anew, even
+/// once, would have taken at least the first of [`CUTS`] a second time.
+#[track_caller]
+fn assert_resumed(cutter: &Cutter, bytes: usize, lost: usize) {
+    let passed = cutter.passed();
+    assert!(passed < bytes + lost, "{passed} bytes were sent for {bytes}");
 }
 
 /// Runs a client that begins and one that goes on, again and again, until one succeeds. Whatever lies there after a cut
@@ -33,17 +100,45 @@ fn until_complete(
     go_on: impl Fn() -> Finished,
 ) {
     let mut ran = begin();
+    let mut had = 0;
     for cut in 1..=CUTS.len() {
         assert!(!ran.status.success(), "cut {cut} wasn't noticed: {ran}");
         assert_eq!(cutter.cuts(), cut, "{ran}");
         let partial = fs::read(to).unwrap_or_default();
         assert!(partial.len() < whole.len(), "all is there after cut {cut}");
+        assert!(partial.len() > had, "{had} bytes, then {} after cut {cut}: {ran}", partial.len());
         assert!(whole.starts_with(&partial), "no beginning of the file lies there after cut {cut}: {ran}");
+        had = partial.len();
         ran = go_on();
     }
     ran.success();
     assert!(fs::read(to).unwrap() == whole, "{} differs", to.display());
     assert_eq!(cutter.connections(), CUTS.len() + 1);
+    // Here each piece has been seen to follow the one before; what has come and wasn't written may be much.
+    assert_resumed(cutter, whole.len(), whole.len() / 2);
+}
+
+/// The same with a password and with a key. A client gets the login, the path of a recording, and where it goes.
+fn goes_on(
+    cut: impl Fn(u16, &[usize]) -> Cutter,
+    begin: impl Fn(&Login, &str, &Path) -> Finished,
+    go_on: impl Fn(&Login, &str, &Path) -> Finished,
+) {
+    let served = Served::new();
+    let (path, large) = served.large();
+    let path = format!("/{path}");
+    for (number, login) in [served.fixture.login("acme"), served.by_key("acme/manager")].iter().enumerate() {
+        let cutter = cut(login.gateway_port, &CUTS);
+        let login = login.through(cutter.port);
+        let to = copy_at(&served, &format!("{number}.wav"));
+        until_complete(
+            &cutter,
+            &to,
+            &large.bytes,
+            || begin(&login, &path, &to),
+            || go_on(&login, &path, &to),
+        );
+    }
 }
 
 fn copy_at(served: &Served, name: &str) -> PathBuf {
@@ -52,40 +147,44 @@ fn copy_at(served: &Served, name: &str) -> PathBuf {
 
 #[test]
 fn sftp_goes_on() {
-    let served = Served::new();
-    let (path, large) = served.large();
-    for (number, login) in [served.fixture.login("acme"), served.by_key("acme/manager")].iter().enumerate() {
-        let (login, cutter) = through_cuts(login, &CUTS);
-        let to = copy_at(&served, &format!("{number}.wav"));
-        let batch = |command: &str| format!("{command} /{path} {}\n", to.display());
-        let [begin, go_on] = [batch("get"), batch("reget")];
-        until_complete(&cutter, &to, &large.bytes, || login.sftp(&begin), || login.sftp(&go_on));
-    }
+    let with = |command: &'static str| {
+        move |login: &Login, path: &str, to: &Path| {
+            login.sftp(&format!("{command} {path} {}\n", to.display()))
+        }
+    };
+    goes_on(Cutter::new, with("get"), with("reget"));
 }
 
 #[test]
 fn psftp_goes_on() {
-    let served = Served::new();
-    let (path, large) = served.large();
-    for (number, login) in [served.fixture.login("acme"), served.by_key("acme/manager")].iter().enumerate() {
-        let (login, cutter) = through_cuts(login, &CUTS);
-        let to = copy_at(&served, &format!("{number}.wav"));
-        let batch = |command: &str| format!("{command} /{path} {}\n", to.display());
-        let [begin, go_on] = [batch("get"), batch("reget")];
-        until_complete(&cutter, &to, &large.bytes, || login.psftp(&begin), || login.psftp(&go_on));
-    }
+    let with = |command: &'static str| {
+        move |login: &Login, path: &str, to: &Path| {
+            login.psftp(&format!("{command} {path} {}\n", to.display()))
+        }
+    };
+    // psftp 0.78 has been seen to wait for ever after an end of file in mid-transfer.
+    goes_on(Cutter::abrupt, with("get"), with("reget"));
 }
 
 #[test]
 fn curl_goes_on() {
-    let served = Served::new();
-    let (path, large) = served.large();
-    for (number, login) in [served.fixture.login("acme"), served.by_key("acme/manager")].iter().enumerate() {
-        let (login, cutter) = through_cuts(login, &CUTS);
-        let to = copy_at(&served, &format!("{number}.wav"));
-        let get =
-            || login.curl(&["--continue-at", "-", "--output", to.to_str().unwrap()], &format!("/{path}"));
-        until_complete(&cutter, &to, &large.bytes, get, get);
+    let get = |login: &Login, path: &str, to: &Path| {
+        login.curl(&["--continue-at", "-", "--output", to.to_str().unwrap()], path)
+    };
+    goes_on(Cutter::new, get, get);
+}
+
+#[test]
+fn python_goes_on() {
+    for text in [PARAMIKO, ASYNCSSH] {
+        let with = |how: &'static str| {
+            move |login: &Login, path: &str, to: &Path| {
+                let script = login.home.join("go_on.py");
+                fs::write(&script, text).unwrap();
+                login.python(script.to_str().unwrap(), &[how, path, to.to_str().unwrap()])
+            }
+        };
+        goes_on(Cutter::new, with("begin"), with("go on"));
     }
 }
 
@@ -100,6 +199,7 @@ fn lftp_connects_anew_and_goes_on() {
     login.lftp(&format!("{PATIENCE}\nget -c /{path} -o {}", to.display())).success();
     assert!(fs::read(&to).unwrap() == large.bytes, "get -c");
     assert_eq!(cutter.cuts(), CUTS.len());
+    assert_resumed(&cutter, large.bytes.len(), CUTS[1]);
 
     let (login, cutter) = through_cuts(&direct, &[600_000, 700_000, 500_000]);
     let to = copy_at(&served, "pget.wav");
@@ -107,6 +207,8 @@ fn lftp_connects_anew_and_goes_on() {
     login.lftp(&format!("{PATIENCE}\n{pieces}\npget -n 3 /{path} -o {}", to.display())).success();
     assert!(fs::read(&to).unwrap() == large.bytes, "pget");
     assert_eq!(cutter.cuts(), 3);
+    // Each piece is read ahead beyond its end, so that less can be said.
+    assert_resumed(&cutter, large.bytes.len(), large.bytes.len());
 }
 
 #[test]
@@ -119,6 +221,8 @@ fn lftp_mirrors_over_cuts() {
     assert_eq!(cutter.cuts(), CUTS.len());
     assert_mirrors(&mirror, served.originals_of(&direct));
     assert_same_times(&mirror, served.originals_of(&direct));
+    let bytes = served.originals_of(&direct).values().map(|original| original.bytes.len()).sum();
+    assert_resumed(&cutter, bytes, CUTS[1]);
 }
 
 #[test]
@@ -177,11 +281,18 @@ fn filezilla_connects_anew_and_goes_on() {
     let (login, cutter) = through_cuts(&direct, &[usize::MAX, CUTS[0], CUTS[0]]);
     let client = login.filezilla(&mirror, &format!("/{folder}"), Existing::Resume);
     client.download_all();
-    let files = served.originals_of(&direct).keys().filter(|path| path.starts_with(folder)).count();
-    client.wait_for_log(files, "File transfer successful");
+    let files: Vec<usize> = served
+        .originals_of(&direct)
+        .iter()
+        .filter(|(path, _)| path.starts_with(folder))
+        .map(|(_, original)| original.bytes.len())
+        .collect();
+    client.wait_for_log(files.len(), "File transfer successful");
     client.screenshot("filezilla-after-cuts");
     assert!(fs::read(mirror.join(name)).unwrap() == large.bytes);
     assert!(cutter.cuts() > 0);
+    assert!(client.log().contains("reget "), "nothing was resumed: {}", client.log());
+    assert_resumed(&cutter, files.iter().sum(), CUTS[1]);
 }
 
 #[test]
@@ -195,8 +306,8 @@ fn clients_that_cannot_go_on_tell_of_the_cut() {
     let (login, cutter) = through_cuts(&direct, &[CUTS[0]]);
     let ran = login.scp(&[&from, to]);
     assert!(!ran.status.success() && cutter.cuts() == 1, "{ran}");
-    let (login, cutter) = through_cuts(&direct, &[CUTS[0]]);
-    let ran = login.pscp(&["-q", &from, to]);
+    let cutter = Cutter::abrupt(direct.gateway_port, &[CUTS[0]]);
+    let ran = direct.through(cutter.port).pscp(&["-q", &from, to]);
     assert!(!ran.status.success() && cutter.cuts() == 1, "{ran}");
     // The gateway is none the worse for it.
     direct.sftp(&format!("get /{path} {to}\n")).success();

@@ -47,6 +47,32 @@ fn sftp_mirrors_as_it_is_and_with_large_requests() {
 }
 
 #[test]
+fn sftp_meets_the_gateway_for_the_first_time() {
+    let served = Served::new();
+    let login = served.fixture.login("acme");
+    let (path, large) = served.large();
+    // With a file of known hosts that isn't ssh's own, the default of UpdateHostKeys is not to; the second is the
+    // default where it is, and both at once ask for the keys of every kind.
+    for (number, options) in [&[][..], &["-o", "UpdateHostKeys=yes"]].into_iter().enumerate() {
+        let known = served.fixture.path().join(format!("known-hosts-{number}"));
+        fs::write(&known, "").unwrap();
+        // The second time the host isn't new any more.
+        for again in [false, true] {
+            let to = served.fixture.path().join(format!("{number}-{again}.wav"));
+            let checked: &[&str] = if again { &["-o", "StrictHostKeyChecking=yes"] } else { &[] };
+            let batch = format!("get /{path} {}\n", to.display());
+            let ran = login.plain_sftp(&known, &[options, checked].concat(), &batch).success();
+            assert!(fs::read(&to).unwrap() == large.bytes, "{options:?}");
+            for wrong in ["error", "fail", "revoked", "changed"] {
+                assert!(!ran.stderr.to_lowercase().contains(wrong), "{options:?}: {ran}");
+            }
+        }
+        let known = fs::read_to_string(&known).unwrap();
+        assert!(known.contains(" ssh-ed25519 "), "{known}");
+    }
+}
+
+#[test]
 fn sftp_finds_by_patterns_and_resumes_what_is_complete() {
     let served = Served::new();
     let login = served.by_key("acme");

@@ -75,14 +75,17 @@ fn random_reads_bring_the_right_bytes() {
     let mount = login.mount(&folder, &[]);
     // cmp reads both from the same place; some readers at once, each from its own.
     let end = large.bytes.len();
-    let mut script = String::new();
+    let mut script = "pids=()\n".to_owned();
     for number in 0..60 {
         // Scattered by a multiplier without a common factor.
         let offset = number * 1_299_709 % end;
         let length = 1 + number * 7919 % 300_000;
-        script += &format!("cmp --bytes={length} --ignore-initial={offset} mount/{path} original.wav &\n");
+        script += &format!(
+            "cmp --bytes={length} --ignore-initial={offset} mount/{path} original.wav & pids+=($!)\n"
+        );
         if number % 6 == 5 {
-            script += "for job in $(jobs -p); do wait $job; done\n";
+            // Each by its number: a job that has ended before is no job any more, but its status is kept.
+            script += "for pid in ${pids[@]}; do wait $pid; done\npids=()\n";
         }
     }
     script += &format!("test $(tail --bytes=+{end} mount/{path} | wc --bytes) = 1\n");

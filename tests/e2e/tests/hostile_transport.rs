@@ -16,6 +16,9 @@ use recgate_e2e::{
 
 /// So that a test needn't wait for the default's two minutes.
 const SHORT_GRACE: &str = "login_grace = \"3s\"";
+/// What a few connections before their login may take of the gateway's memory: buffers and packets of some 256 KiB each,
+/// while a length may say 4 GiB.
+const A_FEW_CONNECTIONS: u64 = 32 << 20;
 
 /// Sends the same bytes until the server has closed; fails when it has taken this many without closing.
 fn flood(stream: &mut TcpStream, bytes: &[u8], most: usize) {
@@ -40,13 +43,19 @@ fn ends(stream: &mut TcpStream) {
 #[test]
 fn identifications_that_never_end() {
     let scene = Scene::with_limits(SHORT_GRACE);
-    for bytes in
-        [b"A".repeat(1 << 16), b"hello\r\n".repeat(1 << 13), b"\r\n".repeat(1 << 15), vec![0; 1 << 16]]
-    {
-        let mut stream = connect(scene.port);
-        // What the sockets' buffers take without anybody reading is some MiB.
-        flood(&mut stream, &bytes, 64 << 20);
-    }
+    let bystander = scene.bystander();
+    bystander.works_on();
+    let memory = scene.memory();
+    bystander.works_on_during(|| {
+        for bytes in
+            [b"A".repeat(1 << 16), b"hello\r\n".repeat(1 << 13), b"\r\n".repeat(1 << 15), vec![0; 1 << 16]]
+        {
+            let mut stream = connect(scene.port);
+            // What the sockets' buffers take without anybody reading is some MiB.
+            flood(&mut stream, &bytes, 64 << 20);
+        }
+    });
+    memory.grew_at_most(A_FEW_CONNECTIONS);
     for begun in ["", "S", "SSH-2.0-", "SSH-2.0-hostile\r"] {
         let mut stream = connect(scene.port);
         stream.write_all(begun.as_bytes()).unwrap();
@@ -61,6 +70,7 @@ fn identifications_that_never_end() {
         stream.write_all(wrong.as_bytes()).unwrap();
         ends(&mut stream);
     }
+    bystander.leave();
     scene.unharmed();
 }
 
@@ -122,27 +132,33 @@ fn peers_that_stop_in_the_middle_of_the_key_exchange() {
 #[test]
 fn lengths_that_lie() {
     let scene = Scene::with_limits(SHORT_GRACE);
-    let lengths = [0, 1, 3, 4, 5, 12, 300_000, 0x7fff_ffff, 0x8000_0000, u32::MAX - 3, u32::MAX];
-    for length in lengths {
-        let mut ssh = Ssh::greet(scene.port);
-        ssh.stream.write_all(&length.to_be_bytes()).unwrap();
-        // Whoever believes the length waits for more.
-        drop(ssh.stream.write_all(&[0; 4096]));
-        ends(&mut ssh.stream);
+    let bystander = scene.bystander();
+    bystander.works_on();
+    let memory = scene.memory();
+    bystander.works_on_during(|| {
+        let lengths = [0, 1, 3, 4, 5, 12, 300_000, 0x7fff_ffff, 0x8000_0000, u32::MAX - 3, u32::MAX];
+        for length in lengths {
+            let mut ssh = Ssh::greet(scene.port);
+            ssh.stream.write_all(&length.to_be_bytes()).unwrap();
+            // Whoever believes the length waits for more.
+            drop(ssh.stream.write_all(&[0; 4096]));
+            ends(&mut ssh.stream);
 
-        let mut ssh = Ssh::encrypted(scene.port);
-        ssh.stream.write_all(&length.to_be_bytes()).unwrap();
-        drop(ssh.stream.write_all(&[0; 4096]));
-        ends(&mut ssh.stream);
-    }
-    // More padding than packet.
-    for padding in [0, 3, 11, 12, 200, 255] {
-        let mut ssh = Ssh::greet(scene.port);
-        let body = Message(Vec::new()).u32(12).byte(padding).raw([msg::KEXINIT; 11]);
-        ssh.stream.write_all(&body.0).unwrap();
-        ends(&mut ssh.stream);
-    }
-    scene.settles_below(256 << 20);
+            let mut ssh = Ssh::encrypted(scene.port);
+            ssh.stream.write_all(&length.to_be_bytes()).unwrap();
+            drop(ssh.stream.write_all(&[0; 4096]));
+            ends(&mut ssh.stream);
+        }
+        // More padding than packet.
+        for padding in [0, 3, 11, 12, 200, 255] {
+            let mut ssh = Ssh::greet(scene.port);
+            let body = Message(Vec::new()).u32(12).byte(padding).raw([msg::KEXINIT; 11]);
+            ssh.stream.write_all(&body.0).unwrap();
+            ends(&mut ssh.stream);
+        }
+    });
+    memory.grew_at_most(A_FEW_CONNECTIONS);
+    bystander.leave();
     scene.unharmed();
 }
 
@@ -201,6 +217,7 @@ fn key_exchanges_that_offer_nothing_or_too_much() {
             ssh.userauth();
         }
     }
+    let memory = scene.memory();
     for names in [20_000, 100_000] {
         for at in 0..10 {
             let many: Vec<String> = (0..names).map(|number| format!("n{number}")).collect();
@@ -217,7 +234,7 @@ fn key_exchanges_that_offer_nothing_or_too_much() {
         ssh.send(bytes);
         ends(&mut ssh.stream);
     }
-    scene.settles_below(256 << 20);
+    memory.grew_at_most(A_FEW_CONNECTIONS);
     scene.unharmed();
 }
 
@@ -227,14 +244,22 @@ fn public_keys_that_are_none() {
     // Too short, too long, and points that make the secret zero whatever the server's key is.
     let mut low_order = [0; 32];
     low_order[0] = 1;
-    let keys: [&[u8]; 7] = [b"", &[1; 31], &[1; 33], &[1; 200_000], &[0; 32], &low_order, &[0xff; 32]];
-    for key in &keys[..6] {
+    let keys: [&[u8]; 6] = [b"", &[1; 31], &[1; 33], &[1; 200_000], &[0; 32], &low_order];
+    let sent = |key: &[u8]| {
         let mut ssh = Ssh::greet(scene.port);
         ssh.send(Kexinit::default().message());
         ssh.expect(msg::KEXINIT);
         ssh.send(Message::new(msg::KEX_ECDH_INIT).string(key));
+        ssh
+    };
+    for key in keys {
+        let mut ssh = sent(key);
         assert_never(&mut ssh, msg::NEWKEYS, &format!("a key of {} bytes: {:?}", key.len(), key.first()));
     }
+    // Only the key is the reason: one that is beyond the field's prime is one all the same (RFC 7748, 5).
+    let mut ssh = sent(&[0xff; 32]);
+    ssh.expect(msg::KEX_ECDH_REPLY);
+    ssh.expect(msg::NEWKEYS);
     scene.unharmed();
 }
 
@@ -340,14 +365,21 @@ fn compression_is_never_used() {
 #[test]
 fn key_exchanges_without_end_end_with_the_login_grace() {
     let scene = Scene::with_limits(SHORT_GRACE);
-    let mut ssh = Ssh::encrypted(scene.port);
-    // Each costs the server a signature: this must not go on for ever.
-    let mut count = 0_usize;
-    while ssh.try_rekey().is_some() {
-        count += 1;
-        assert!(count < 1_000_000, "one may exchange keys for ever");
-    }
-    assert!(count > 0, "not even one more exchange before the login");
+    let bystander = scene.bystander();
+    bystander.works_on();
+    let memory = scene.memory();
+    bystander.works_on_during(|| {
+        let mut ssh = Ssh::encrypted(scene.port);
+        // Each costs the server a signature: this must not go on for ever.
+        let mut count = 0_usize;
+        while ssh.try_rekey().is_some() {
+            count += 1;
+            assert!(count < 1_000_000, "one may exchange keys for ever");
+        }
+        assert!(count > 0, "not even one more exchange before the login");
+    });
+    memory.grew_at_most(A_FEW_CONNECTIONS);
+    bystander.leave();
     scene.unharmed();
 }
 

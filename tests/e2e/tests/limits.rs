@@ -5,11 +5,10 @@
 use std::{
     fs,
     path::Path,
-    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use recgate_e2e::{Call, Fixture, Login, utc, wait_for};
+use recgate_e2e::{Call, Fixture, utc, wait_for};
 use rustix::process::Signal;
 
 const RATE: u64 = 1 << 20;
@@ -49,20 +48,6 @@ fn wav(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// A real `sftp` that downloads.
-fn download(login: &Login, options: &[&str], from: &str, to: &Path) -> Child {
-    let batch = login.home.join(format!("batch-{}", to.file_name().unwrap().to_str().unwrap()));
-    fs::write(&batch, format!("get /{from} {}\n", to.display())).unwrap();
-    login
-        .sftp_command(options)
-        .arg("127.0.0.1")
-        .stdin(fs::File::open(&batch).unwrap())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
 fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |file| file.len())
 }
@@ -98,10 +83,9 @@ fn large_reads_get_no_more_than_small_ones() {
     let login = fixture.login("acme");
     let (large, small) = (fixture.path().join("large.wav"), fixture.path().join("small.wav"));
     // The one with small reads comes last and asks for 64 KiB at once, the other for 16 MiB.
-    let mut greedy = download(&login, &["-B", "261120", "-R", "64"], &call.path(), &large);
-    wait_for("the greedy client's first bytes", DEADLINE, || (size(&large) > 0).then_some(()));
-    let mut modest = download(&login, &["-B", "4096", "-R", "16"], &call.path(), &small);
-    wait_for("the modest client's first bytes", DEADLINE, || (size(&small) > 0).then_some(()));
+    let path = format!("/{}", call.path());
+    let mut greedy = login.begin_download(&["-B", "261120", "-R", "64"], &path, &large);
+    let mut modest = login.begin_download(&["-B", "4096", "-R", "16"], &path, &small);
     let before = [size(&large), size(&small)];
     let grown = || [size(&large) - before[0], size(&small) - before[1]];
     wait_for("half a MiB for the greedy one", DEADLINE, || (grown()[0] >= 1 << 19).then_some(()));

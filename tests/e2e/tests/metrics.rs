@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{fs, net::TcpListener, process::Command, process::Stdio, time::Duration};
+use std::{fs, net::TcpListener, process::Command, time::Duration};
 
 use recgate_e2e::{ACME, Finished, Fixture, Gateway, Login, OpenMetrics, TenantSpec, run, wait_for};
 use rustix::process::Signal;
@@ -243,19 +243,7 @@ fn a_gateway_that_is_being_stopped_is_alive_and_not_ready() {
     wait_for("the slow recording", Duration::from_secs(60), || raw.stat(SLOW.as_bytes()).ok());
     drop(raw);
     let target = fixture.path().join("slow.wav");
-    let batch = fixture.path().join("batch");
-    fs::write(&batch, format!("get {SLOW} {}\n", target.display())).unwrap();
-    let mut command = fixture.login("acme").sftp_command(&[]);
-    let mut transfer = command
-        .arg("127.0.0.1")
-        .stdin(fs::File::open(&batch).unwrap())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    wait_for("the transfer's first bytes", Duration::from_secs(30), || {
-        fs::metadata(&target).ok().filter(|file| file.len() > 0)
-    });
+    let mut transfer = fixture.login("acme").begin_download(&[], SLOW, &target);
     let gateway = fixture.gateway.take().unwrap();
     assert_eq!(get(&gateway, "/readyz").0, "200");
     gateway.signal(Signal::TERM);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, time::Duration};
 
 use recgate_e2e::{ACME, Fixture, TenantSpec, wait_for};
 use rustix::process::Signal;
@@ -53,19 +53,7 @@ fn sigterm_lets_a_running_transfer_finish_and_takes_no_new_one() {
     drop(raw);
     let target = fixture.path().join("slow.wav");
     let login = fixture.login("acme");
-    let mut command = login.sftp_command(&[]);
-    let batch = fixture.path().join("batch");
-    fs::write(&batch, format!("get {SLOW} {}\n", target.display())).unwrap();
-    let mut transfer = command
-        .arg("127.0.0.1")
-        .stdin(fs::File::open(&batch).unwrap())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    wait_for("the transfer's first bytes", Duration::from_secs(30), || {
-        fs::metadata(&target).ok().filter(|file| file.len() > 0)
-    });
+    let mut transfer = login.begin_download(&[], SLOW, &target);
     let gateway = fixture.gateway.take().unwrap();
     gateway.signal(Signal::TERM);
     gateway.wait_for_log(&["SIGTERM"]);

@@ -1,9 +1,15 @@
 //! OpenSSH: `sftp`, and `scp` as it is since 9.0, over SFTP.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use super::{DEADLINE, Login};
-use crate::command::{Finished, run};
+use crate::command::{Finished, run, wait_for};
 
 impl Login {
     /// Runs `sftp` with these commands, as a script would: it ends at the first that fails, unless that begins with `-`.
@@ -25,6 +31,30 @@ impl Login {
         command.args(self.ssh_options());
         askpass(&mut command, &self.home, &self.password);
         command
+    }
+
+    /// Starts an `sftp` that downloads this path of the tree, which begins with `/`; returns when its first bytes have
+    /// come.
+    pub fn begin_download(&self, options: &[&str], from: &str, to: &Path) -> Child {
+        let mut command = self.sftp_command(options);
+        command.arg("127.0.0.1").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "get {from} {}", to.display()).unwrap();
+        wait_for("the download's first bytes", DEADLINE, || {
+            fs::metadata(to).ok().filter(|file| file.len() > 0)
+        });
+        child
+    }
+
+    /// Runs `sftp` as somebody does who has set nothing but the file of known hosts, and agrees to each new one.
+    pub fn plain_sftp(&self, known_hosts: &Path, options: &[&str], batch: &str) -> Finished {
+        let mut command = Command::new("sftp");
+        command.args(["-F", "/dev/null", "-P"]).arg(self.port.to_string());
+        command.args(["-o", "BatchMode=no", "-b", "-"]).args(options);
+        command.args(["-o", "StrictHostKeyChecking=accept-new", "-o", "GlobalKnownHostsFile=/dev/null"]);
+        command.arg("-o").arg(format!("UserKnownHostsFile={}", known_hosts.display()));
+        askpass(&mut command, &self.home, &self.password);
+        run(command.arg(format!("{}@127.0.0.1", self.user)), batch.as_bytes(), DEADLINE)
     }
 
     /// Runs `scp` with these arguments. The host is `127.0.0.1`.

@@ -14,7 +14,7 @@ mod transport;
 pub use channel::{Opened, WINDOW};
 pub use login::{Answer, KeyPair};
 pub use message::{Message, Parts, number};
-pub use scene::{Bystander, Scene, resident, status_field};
+pub use scene::{Bystander, Memory, Scene};
 pub use sftp::{Reply, Sftp, attributes, open_fields, packet, read_fields};
 pub use transport::{Kexinit, Ssh, connect, connect_from, from_strangers};
 

@@ -2,17 +2,24 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, TcpStream},
     path::Path,
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Answer, KeyPair, PATIENCE, Sftp, Ssh};
-use crate::{Call, Fixture, Gateway, wait_for};
+use super::{Answer, KeyPair, Sftp, Ssh, connect, connect_from};
+use crate::{Call, Fixture, Gateway};
+
+/// How soon [`ROUNDS`] of somebody honest must be done, whatever others do. Undisturbed, each takes a fraction of a
+/// second: what takes longer than this stands still.
+const UNDISTURBED: Duration = Duration::from_secs(10);
+/// Rounds that show that a session goes on: the first may have passed the worst already.
+const ROUNDS: usize = 3;
 
 /// Who logs in with which key.
 static HOSTILE: LazyLock<(&str, KeyPair)> = LazyLock::new(|| ("acme/hostile", KeyPair::of(9)));
@@ -80,7 +87,12 @@ impl Scene {
 
     /// A hostile peer's connection, logged in: by a key, which costs neither side anything to speak of.
     pub fn ssh(&self) -> Ssh {
-        ssh(self.port)
+        ssh(connect(self.port))
+    }
+
+    /// The same from this address.
+    pub fn ssh_from(&self, address: Ipv4Addr) -> Ssh {
+        ssh(connect_from(address, self.port))
     }
 
     /// A hostile peer's SFTP session.
@@ -108,16 +120,36 @@ impl Scene {
         assert!(defects.is_empty(), "{defects:#?}");
     }
 
-    /// Waits until the gateway's memory is below this many bytes; returns it.
-    pub fn settles_below(&self, most: u64) -> u64 {
-        let pid = self.gateway().pid();
-        let mut least = u64::MAX;
-        let settled = wait_while(PATIENCE, || {
-            let now = resident(pid);
-            least = least.min(now);
-            (now < most).then_some(now)
-        });
-        settled.unwrap_or_else(|| panic!("{least} bytes of memory stay, {most} would be all right"))
+    /// Measures the gateway's memory from now on.
+    pub fn memory(&self) -> Memory {
+        Memory::of(self.gateway().pid())
+    }
+}
+
+/// The memory of a process since some moment, by its peak: what was taken and given back counts too.
+#[derive(Debug)]
+pub struct Memory {
+    pid: u32,
+    before: u64,
+}
+
+impl Memory {
+    fn of(pid: u32) -> Self {
+        // The peak begins anew from what is resident now (proc(5), `clear_refs`).
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        Self { pid, before: status_field(pid, "VmHWM") << 10 }
+    }
+
+    /// Checks that it was never more than this many bytes above what it was at the beginning.
+    #[track_caller]
+    pub fn grew_at_most(&self, bytes: u64) {
+        let peak = status_field(self.pid, "VmHWM") << 10;
+        let grown = peak.saturating_sub(self.before);
+        assert!(
+            grown <= bytes,
+            "the gateway's memory grew by {grown} bytes from {}, at most {bytes} are right",
+            self.before
+        );
     }
 }
 
@@ -125,43 +157,85 @@ impl Scene {
 #[derive(Debug)]
 pub struct Bystander {
     rounds: Arc<AtomicUsize>,
+    /// Milliseconds of the longest round.
+    slowest: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Bystander {
     fn start(port: u16, (path, bytes): (String, Vec<u8>)) -> Self {
-        let (rounds, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, told) = (Arc::clone(&rounds), Arc::clone(&stop));
-        let mut sftp = Sftp::ready(ssh(port));
+        let (rounds, slowest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (counted, measured, told) = (Arc::clone(&rounds), Arc::clone(&slowest), Arc::clone(&stop));
+        let mut sftp = Sftp::ready(ssh(connect(port)));
         let folder = Path::new(&path).parent().unwrap().to_str().unwrap().to_owned();
         let names = sftp.list(&folder);
         let thread = thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
+                let begin = Instant::now();
                 assert_eq!(sftp.list(&folder), names);
                 assert!(sftp.download(&path, bytes.len(), 16, 32 << 10) == bytes, "wrong bytes");
+                let took = u64::try_from(begin.elapsed().as_millis()).unwrap();
+                measured.fetch_max(took, Ordering::Relaxed);
                 counted.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { rounds, stop, thread: Some(thread) }
+        Self { rounds, slowest, stop, thread: Some(thread) }
     }
 
-    /// Waits until some rounds that began from now on have ended well.
+    /// Waits until some rounds that began from now on have ended well, which must be soon.
+    #[track_caller]
     pub fn works_on(&self) {
-        // The one that is under way may have passed the worst already.
-        let enough = self.rounds.load(Ordering::Relaxed) + 3;
-        wait_for("another session's work", PATIENCE, || {
+        let begun = self.rounds.load(Ordering::Relaxed);
+        let end = Instant::now() + UNDISTURBED;
+        loop {
             let thread = self.thread.as_ref().unwrap();
             assert!(!thread.is_finished(), "another session was disturbed");
-            (self.rounds.load(Ordering::Relaxed) >= enough).then_some(())
+            let done = self.rounds.load(Ordering::Relaxed) - begun;
+            if done >= ROUNDS {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "another session did {done} of {ROUNDS} rounds in {UNDISTURBED:?}; until now its slowest took {:?}",
+                self.slowest()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Works on, again and again, while this goes on.
+    #[track_caller]
+    pub fn works_on_during(&self, attack: impl FnOnce() + Send) {
+        let attacked = thread::scope(|scope| {
+            let attack = scope.spawn(attack);
+            loop {
+                self.works_on();
+                if attack.is_finished() {
+                    return attack.join();
+                }
+            }
         });
+        if let Err(panic) = attacked {
+            std::panic::resume_unwind(panic);
+        }
     }
 
     /// Works on to the end of the scene, and was never disturbed.
+    #[track_caller]
     pub fn leave(mut self) {
         self.works_on();
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().expect("another session was disturbed");
+        // Those rounds too that nobody waited for.
+        let slowest = self.slowest();
+        assert!(slowest < UNDISTURBED, "a round of another session took {slowest:?}");
+    }
+
+    /// How long the slowest round took that has ended.
+    fn slowest(&self) -> Duration {
+        Duration::from_millis(self.slowest.load(Ordering::Relaxed))
     }
 }
 
@@ -172,32 +246,15 @@ impl Drop for Bystander {
 }
 
 /// A connection with somebody of acme's logged in.
-fn ssh(port: u16) -> Ssh {
-    let mut ssh = Ssh::encrypted(port);
+fn ssh(stream: TcpStream) -> Ssh {
+    let mut ssh = Ssh::encrypted_on(stream);
     ssh.userauth();
     assert_eq!(ssh.key(HOSTILE.0, &HOSTILE.1), Answer::Success);
     ssh
 }
 
-/// Asks until there is an answer, or the deadline has come.
-fn wait_while<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + deadline;
-    loop {
-        let answer = ask();
-        if answer.is_some() || Instant::now() > end {
-            return answer;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Bytes of memory that a process has now.
-pub fn resident(pid: u32) -> u64 {
-    status_field(pid, "VmRSS") << 10
-}
-
 /// A number in `/proc/PID/status`, in its own unit.
-pub fn status_field(pid: u32, field: &str) -> u64 {
+fn status_field(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()

@@ -61,6 +61,14 @@ impl Default for Kexinit {
 }
 
 impl Kexinit {
+    /// What a message says.
+    #[track_caller]
+    pub fn of(message: &[u8]) -> Self {
+        let mut parts = Parts::after_number(message);
+        parts.take(16);
+        Self { lists: std::array::from_fn(|_| parts.text()), guesses: parts.byte() != 0 }
+    }
+
     /// The message.
     pub fn message(&self) -> Vec<u8> {
         let start = Message::new(msg::KEXINIT).raw([7; 16]);
@@ -74,10 +82,14 @@ impl Kexinit {
 pub struct Ssh {
     /// The socket, for bytes that are no packets.
     pub stream: TcpStream,
-    /// The server's identification line.
+    /// The client's identification line.
+    client: String,
+    /// The server's.
     pub server: String,
     /// The exchange hash of the first key exchange.
     pub session_id: Vec<u8>,
+    /// How many key exchanges there were.
+    pub exchanges: usize,
     sealing: Option<Direction>,
     opening: Option<Direction>,
     /// Came while something else was waited for.
@@ -92,13 +104,20 @@ impl Ssh {
     }
 
     /// The same on a connection that is there.
-    pub fn greet_on(mut stream: TcpStream) -> Self {
-        stream.write_all(format!("{IDENTIFICATION}\r\n").as_bytes()).unwrap();
+    pub fn greet_on(stream: TcpStream) -> Self {
+        Self::greet_as(stream, IDENTIFICATION)
+    }
+
+    /// The same as a client that calls itself so.
+    pub fn greet_as(mut stream: TcpStream, client: &str) -> Self {
+        stream.write_all(format!("{client}\r\n").as_bytes()).unwrap();
         let server = line(&mut stream).expect("no identification from the server");
         Self {
             stream,
+            client: client.to_owned(),
             server,
             session_id: Vec::new(),
+            exchanges: 0,
             sealing: None,
             opening: None,
             aside: VecDeque::new(),
@@ -152,7 +171,7 @@ impl Ssh {
         let peer = UnparsedPublicKey::new(&X25519, their_public);
         let secret = agree(&mine, peer, (), |secret| Ok(secret.to_vec())).unwrap();
         let hashed = Message(Vec::new())
-            .string(IDENTIFICATION)
+            .string(&self.client)
             .string(&self.server)
             .string(ours)
             .string(theirs)
@@ -174,6 +193,7 @@ impl Ssh {
         self.sealing = Some(to_server);
         self.wait_aside(msg::NEWKEYS)?;
         self.opening = Some(to_client);
+        self.exchanges += 1;
         Some(())
     }
 
