@@ -173,6 +173,7 @@ fn what_clients_do_is_counted() {
             "le",
             "method",
             "plugin_abi",
+            "reason",
             "result",
             "source",
             "state",
