@@ -274,7 +274,9 @@ pub struct Proofs {
 }
 
 impl Proofs {
-    fn begin(&mut self, login: &str) {
+    /// A request comes in the name of this login. To be called for requests too that show nothing: who asks for another
+    /// login in between begins anew (RFC 4252, 5).
+    pub fn begin(&mut self, login: &str) {
         if self.login != login {
             self.shown.clear();
             login.clone_into(&mut self.login);

@@ -38,9 +38,9 @@ const SOCKET_BUFFER: usize = 16 * 1024;
 const RECENTLY: Duration = Duration::from_secs(5);
 /// How often a stopping gateway looks whether a transfer has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
-/// Files that a connection may have open, over all of its channels. More or less: opens that are under way count when
-/// they are done.
-const MAX_FILES: usize = 1024;
+/// Files and folders that a connection may have open, over all of its channels. More or less: files count when their
+/// opens are done.
+const MAX_OPEN: usize = 1024;
 /// How long a client that was told to go may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -64,6 +64,7 @@ pub(super) struct Connection {
     paced: AtomicUsize,
     logged_in: CancellationToken,
     files: AtomicUsize,
+    folders: AtomicUsize,
 }
 
 impl Connection {
@@ -89,6 +90,7 @@ impl Connection {
             paced: AtomicUsize::new(0),
             logged_in: CancellationToken::new(),
             files: AtomicUsize::new(0),
+            folders: AtomicUsize::new(0),
         }
     }
 
@@ -155,11 +157,23 @@ impl Connection {
 
     /// Takes room for one more open file, of what this connection and its tenant may have.
     pub(super) fn open_file(&self, account: &Account) -> Result<OpenFilePermit, Refusal> {
-        if self.files.load(Ordering::Relaxed) >= MAX_FILES {
-            let message = format!("{MAX_FILES} files are open over this connection, close some");
-            return Err(Refusal::new(RefusalKind::Busy, message));
-        }
+        self.has_room()?;
         self.identity.open_file(account).map_err(|full| Refusal::new(RefusalKind::Busy, full.to_string()))
+    }
+
+    /// Takes room for one more open folder.
+    pub(super) fn open_folder(self: &Arc<Self>) -> Result<OpenFolder, Refusal> {
+        self.has_room()?;
+        self.folders.fetch_add(1, Ordering::Relaxed);
+        Ok(OpenFolder(Arc::clone(self)))
+    }
+
+    fn has_room(&self) -> Result<(), Refusal> {
+        if self.files.load(Ordering::Relaxed) + self.folders.load(Ordering::Relaxed) < MAX_OPEN {
+            return Ok(());
+        }
+        let message = format!("{MAX_OPEN} files and folders are open over this connection, close some");
+        Err(Refusal::new(RefusalKind::Busy, message))
     }
 
     pub(super) fn file_opened(&self) {
@@ -177,6 +191,15 @@ impl Connection {
             // A full queue or a client that doesn't read must not keep the session.
             let _ = tokio::time::timeout(FAREWELL, told).await;
         }
+    }
+}
+
+/// An open folder; counted until it is dropped.
+pub(super) struct OpenFolder(Arc<Connection>);
+
+impl Drop for OpenFolder {
+    fn drop(&mut self) {
+        self.0.folders.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -175,6 +175,12 @@ impl Drop for SshHandler {
 impl Handler for SshHandler {
     type Error = russh::Error;
 
+    /// What clients begin with, to learn what there is.
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
+        self.proofs.begin(user);
+        Ok(self.reject())
+    }
+
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
         Ok(self.password(MethodKind::Password, user, password).await)
     }
@@ -187,6 +193,7 @@ impl Handler for SshHandler {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
         let Some(mut answers) = response else {
+            self.proofs.begin(user);
             return Ok(Auth::Partial {
                 name: Cow::Borrowed(""),
                 instructions: Cow::Borrowed(""),
@@ -205,6 +212,7 @@ impl Handler for SshHandler {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
+        self.proofs.begin(user);
         self.offers += 1;
         if self.offers > MAX_REJECTIONS {
             // russh counts those that were worth a signature not at all.

@@ -404,9 +404,14 @@ async fn open_node(sftp: &Arc<Sftp>, path: &VPath, kind: Kind) -> Result<Node, R
             Ok(Node::File(Arc::new(File::new(file, path.clone(), Arc::clone(&sftp.connection), permit))))
         }
         Kind::Folder => {
+            let open = sftp.connection.open_folder()?;
             let listing = fs.list(&account, path).await?;
             let folder = fs.stat(&account, path).await?;
-            Ok(Node::Folder(Arc::new(Folder::new(path.clone(), Pages::new(listing, folder, &sftp.owner())))))
+            Ok(Node::Folder(Arc::new(Folder::new(
+                path.clone(),
+                Pages::new(listing, folder, &sftp.owner()),
+                open,
+            ))))
         }
     }
 }

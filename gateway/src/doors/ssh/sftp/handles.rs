@@ -9,7 +9,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    super::{budget::Charge, connection::Connection},
+    super::{
+        budget::Charge,
+        connection::{Connection, OpenFolder},
+    },
     listing::Pages,
 };
 use crate::{
@@ -203,6 +206,7 @@ pub(super) struct Folder {
     pub(super) path: VPath,
     pub(super) pages: tokio::sync::Mutex<Pages>,
     queue: Mutex<Queue>,
+    _open: OpenFolder,
 }
 
 #[derive(Default)]
@@ -212,8 +216,8 @@ struct Queue {
 }
 
 impl Folder {
-    pub(super) fn new(path: VPath, pages: Pages) -> Self {
-        Self { path, pages: tokio::sync::Mutex::new(pages), queue: Mutex::default() }
+    pub(super) fn new(path: VPath, pages: Pages, open: OpenFolder) -> Self {
+        Self { path, pages: tokio::sync::Mutex::new(pages), queue: Mutex::default(), _open: open }
     }
 
     /// Queues a READDIR; true when nobody works on the queue yet and the caller must.
