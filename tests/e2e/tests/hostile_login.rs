@@ -267,6 +267,14 @@ fn a_user_who_changes_in_the_middle_takes_nothing_along() {
 }
 
 #[test]
+fn who_does_not_log_in_in_time_is_told_so() {
+    let scene = scene("login_grace = \"2s\"");
+    let last = ready(&scene).expect(msg::DISCONNECT);
+    assert!(String::from_utf8_lossy(&last).contains("no login in time"));
+    scene.unharmed();
+}
+
+#[test]
 fn attempts_without_end_come_to_an_end() {
     let scene = scene("login_grace = \"5s\"");
     let bystander = scene.bystander();
