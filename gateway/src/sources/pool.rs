@@ -26,8 +26,9 @@ use tokio::sync::{Notify, oneshot};
 
 /// Abandoned calls that make a source unavailable.
 pub(super) const ABANDONED_MAX: usize = 8;
-/// Calls that may wait for a thread.
-const QUEUE_MAX: usize = 256;
+/// Calls that may wait for a thread, some hundred bytes each: as many as a thousand sessions that all begin at once.
+/// How long they wait is bounded by their deadline.
+const QUEUE_MAX: usize = 4096;
 /// The longest deadline.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A thread without work for this long ends.

@@ -37,6 +37,9 @@ pub(super) trait Holder: Send + Sync {
     fn give_back(&self, bytes: u64) -> u64;
 }
 
+/// Of what is free, the part that one file may take beyond its share.
+const FREE_PART: u64 = 8;
+
 /// Tenant and source.
 pub(super) type SourceKey = (u32, u32);
 
@@ -113,6 +116,12 @@ impl Budget {
     pub(super) fn share(&self) -> u64 {
         let files = u64::try_from(self.active_files().max(1)).unwrap_or(u64::MAX);
         self.total() / files
+    }
+
+    /// Bytes that an active file may hold now: its share, and more where others leave theirs unused.
+    pub(super) fn allowance(&self) -> u64 {
+        let free = self.total().saturating_sub(self.in_use());
+        self.share().max(free / FREE_PART)
     }
 
     /// What may be on its way from a source. It is the same for all of its files that are open.

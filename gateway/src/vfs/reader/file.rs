@@ -428,7 +428,7 @@ impl Inner {
 
     /// Bytes of blocks that this file may hold for read-ahead now.
     fn cap(&self) -> u64 {
-        self.per_file.min(self.budget.share().max(SMALLEST_BLOCK))
+        self.per_file.min(self.budget.allowance().max(SMALLEST_BLOCK))
     }
 
     fn end_of(&self, offset: u64, len: usize) -> u64 {

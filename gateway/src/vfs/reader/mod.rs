@@ -7,8 +7,8 @@
 //! Nothing waits for a block while it holds one, and the budget takes back blocks that nobody is copying as soon as a
 //! read has to wait: whatever the budget, each read gets its turn, in the order of asking. Read-ahead never
 //! waits; it happens where memory is free. Of one source only a part of the budget may be on its way, so that one that
-//! hangs holds up none but its own. A file's share of the budget shrinks as others become active, so that
-//! blocks are rarely taken back at all.
+//! hangs holds up none but its own. A file's share of the budget shrinks as others become active and
+//! take theirs, so that blocks are rarely taken back at all.
 //!
 //! Clients pipeline their requests and doors answer them in any order. So sequential access is told by the
 //! progress of the requests as a whole (`run`), not by each following the one before.
