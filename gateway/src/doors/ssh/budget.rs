@@ -22,6 +22,8 @@ use tokio::sync::Notify;
 pub(super) struct Budget {
     used: Mutex<Used>,
     freed: Notify,
+    /// Pieces have been handed to the socket.
+    passed: Notify,
     /// Whether bytes wait for [`Budget::flushed`]; spares the lock on the hot path.
     encrypted: AtomicBool,
 }
@@ -32,6 +34,9 @@ struct Used {
     bytes: usize,
     /// The part of `bytes` that is in russh's output.
     in_output: usize,
+    /// Bytes of [pieces](Budget::pass) between russh's queue and the socket, and those of them that are in its output.
+    passing: usize,
+    passed: usize,
     /// Somebody failed to get a charge since `generation` last rose.
     wanted: bool,
     generation: u64,
@@ -42,6 +47,28 @@ impl Budget {
     pub(super) const BYTES: usize = 4 * 1024 * 1024;
     /// Requests in work.
     pub(super) const REQUESTS: usize = 256;
+    /// Bytes between russh's queue and the socket: two replies to OpenSSH's reads, so that one is encrypted while the
+    /// other is on its way here. russh's output buffer grows to this, and stays.
+    const PASSING: usize = 72 * 1024;
+
+    /// Waits until a piece of a reply may go into russh's queue; it is counted until the socket has it.
+    pub(super) async fn pass(self: &Arc<Self>, piece: Bytes) -> Bytes {
+        loop {
+            let passed = self.passed.notified();
+            tokio::pin!(passed);
+            passed.as_mut().enable();
+            {
+                let mut used = self.lock();
+                let total = used.passing.saturating_add(piece.len());
+                if total <= Self::PASSING || used.passing == 0 {
+                    used.passing = total;
+                    break;
+                }
+            }
+            passed.await;
+        }
+        Bytes::from_owner(Piece { bytes: piece, budget: Arc::clone(self) })
+    }
 
     /// Takes room for a request whose reply has at most `bytes` (at most [`Budget::BYTES`]).
     ///
@@ -78,7 +105,12 @@ impl Budget {
             let mut used = self.lock();
             used.bytes -= used.in_output;
             used.in_output = 0;
+            let passed = std::mem::take(&mut used.passed);
+            used.passing = used.passing.saturating_sub(passed);
             self.notify(used);
+            if passed > 0 {
+                self.passed.notify_waiters();
+            }
         }
     }
 
@@ -148,6 +180,25 @@ impl Drop for Charge {
     }
 }
 
+/// A piece of a reply. russh drops it when it is encrypted.
+struct Piece {
+    bytes: Bytes,
+    budget: Arc<Budget>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.budget.lock().passed += self.bytes.len();
+        self.budget.encrypted.store(true, Ordering::Release);
+    }
+}
+
 struct Charged {
     reply: BytesMut,
     _charge: Charge,
@@ -181,6 +232,29 @@ mod tests {
         budget.flushed();
         budget.room(full).await;
         assert_eq!(budget.in_hand(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn few_pieces_are_on_their_way_at_once() {
+        let budget = Arc::new(Budget::default());
+        let piece = |len| Bytes::from(vec![0; len]);
+        // However large: one may always go.
+        let large = budget.pass(piece(10 * Budget::PASSING)).await;
+        let waiting = tokio::spawn({
+            let (budget, piece) = (Arc::clone(&budget), piece(1));
+            async move { drop(budget.pass(piece).await) }
+        });
+        tokio::task::yield_now().await;
+        drop(large);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "encrypted, but not with the socket yet");
+        budget.flushed();
+        waiting.await.unwrap();
+        budget.flushed();
+        assert_eq!(budget.lock().passing, 0);
+        let two = [budget.pass(piece(32_800)).await, budget.pass(piece(32_800)).await];
+        assert_eq!(budget.lock().passing, 65_600);
+        drop(two);
     }
 
     #[tokio::test]

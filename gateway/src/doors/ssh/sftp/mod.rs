@@ -10,9 +10,10 @@
 //! runs in tasks of its own and is answered in any order, but for the READs of one file, which are answered in theirs
 //! ([`handles::Turn`]).
 //!
-//! russh keeps its output buffer at the largest size that it ever had. So it gets at most [`CHUNK`] bytes between two
-//! flushes, more or less: large replies go through its queue in pieces, one reply after another, and while any are
-//! under way nothing is answered past them.
+//! russh keeps its output buffer at the largest size that it ever had, and takes all that is in its queue before it
+//! flushes. So it gets little at once: at most [`CHUNK`] bytes at a packet from the client, and through its queue pieces
+//! of them, one reply after another, of which few are between here and the socket ([`Budget::pass`](super::budget::Budget)).
+//! While any are under way nothing is answered past them.
 
 use std::{
     future::Future,
@@ -378,6 +379,7 @@ impl Sftp {
                 let mut rest = Queued::of(reply, &self.queued);
                 while !rest.is_empty() {
                     let piece = rest.split_to(rest.len().min(CHUNK));
+                    let piece = self.connection.link.budget.pass(piece).await;
                     if self.handle.data(self.channel, piece).await.is_err() {
                         return;
                     }
