@@ -151,6 +151,8 @@ impl Entrance {
         self.admission.turned_away();
         if let Some(others) = self.headers.due(Instant::now()) {
             tracing::warn!(address = %from, %reason, others, "a connection from a load balancer is closed");
+        } else {
+            tracing::debug!(address = %from, %reason, "a connection from a load balancer is closed");
         }
     }
 

@@ -121,12 +121,13 @@ fn a_load_balancer_has_to_send_a_header() {
     assert!(!direct.status.success(), "{direct}");
     gateway.wait_for_log(&["WARN", "closed", "SSH-2.0-Open", "which is no PROXY header"]);
     assert!(!login(b"PROXY TCP4 nobody 127.0.0.1 1 2\r\n").sftp("ls\n").status.success());
-    gateway.wait_for_log(&["WARN", "an address isn't of its family"]);
+    // Only the first is a warning within a minute.
+    gateway.wait_for_log(&["DEBUG", "an address isn't of its family"]);
     // A length that no header has, and then nothing.
     let mut endless = TcpStream::connect(("127.0.0.1", port)).unwrap();
     endless.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     endless.write_all(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff").unwrap();
     assert!(endless.read(&mut [0; 100]).is_ok_and(|read| read == 0), "it is closed");
-    gateway.wait_for_log(&["WARN", "longer than 4096 bytes"]);
+    gateway.wait_for_log(&["DEBUG", "longer than 4096 bytes"]);
     login(b"PROXY TCP4 203.0.113.7 127.0.0.1 1 2\r\n").sftp("ls\n").success();
 }

@@ -21,7 +21,7 @@ const CHANNELS: usize = 10;
 /// Channels that a connection may open in its life; russh keeps a little of each that we close first.
 const CHANNELS_EVER: usize = 10_000;
 /// The least that a client has to take in one packet; RFC 4253 (6.1) has everybody take 32 KiB.
-const SMALLEST_PACKET: usize = 4096;
+const SMALLEST_PACKET: u32 = 4096;
 /// Bytes of waiting requests above which a client's window grants trickle.
 const HOLD_BACK: usize = 128 * 1024;
 /// Bytes of waiting requests with which a connection is closed: the client sends on and on without reading.
@@ -280,9 +280,7 @@ impl Handler for SshHandler {
             session.disconnect(Disconnect::ByApplication, "too many channels, connect again", "en")?;
             return Ok(());
         }
-        // russh makes a packet for each so many bytes.
-        let small = channel.writable_packet_size().await < SMALLEST_PACKET;
-        if self.channels.len() >= CHANNELS || small {
+        if self.channels.len() >= CHANNELS {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
@@ -353,8 +351,10 @@ impl Handler for SshHandler {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        // russh makes a packet for each so many bytes.
+        let small = session.max_packet_size(&channel) < SMALLEST_PACKET;
         match self.channels.get_mut(&channel) {
-            Some(place @ None) if name == "sftp" => {
+            Some(place @ None) if name == "sftp" && !small => {
                 *place = Some(Sftp::start(Arc::clone(&self.connection), session.handle(), channel));
                 session.channel_success(channel)
             }

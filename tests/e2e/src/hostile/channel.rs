@@ -45,7 +45,7 @@ impl Ssh {
         self.channels += 1;
         let open = Message::new(msg::CHANNEL_OPEN).string(kind).u32(mine).u32(window).u32(max_packet);
         self.send(open.raw(fields));
-        let reply = self.receive()?;
+        let reply = self.receive().filter(|reply| number(reply) != msg::DISCONNECT)?;
         let mut parts = Parts::after_number(&reply);
         assert_eq!(parts.u32(), mine, "{reply:?}");
         match number(&reply) {
