@@ -33,7 +33,7 @@ const SHARE: f64 = 0.9;
 const PACE: f64 = 0.9;
 /// MiB that the gateway may take beyond what it takes at rest (README.md, "How much memory it takes"): read_ahead_budget
 /// at its default, and for each session a connection with one channel.
-const FORMULA: (f64, f64) = (256.0, 9.0);
+const FORMULA: (f64, f64) = (256.0, 5.0);
 /// KiB that a client which asks for a whole file at once may cost.
 const PREFETCH: u64 = 16 << 10;
 
