@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{fs, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
 use recgate_e2e::{Gateway, Kind, Login, files_below, read_index, run, wait_for};
 use tempfile::TempDir;
@@ -52,19 +52,19 @@ fn the_demo_serves_what_its_users_can_mirror() {
     // What is to be pasted for lftp works as it stands, and mirrors the same.
     let pasted = lines_to_paste(&printed, "lftp ");
     assert!(!pasted.is_empty(), "{printed}");
-    for (number, line) in pasted.iter().enumerate() {
-        let terminal = folder.path().join(format!("terminal-{number}"));
-        fs::create_dir(&terminal).unwrap();
-        let mut shell = Command::new("sh");
-        // A newcomer has neither settings nor known hosts of their own.
-        shell.args(["-c", line]).current_dir(&terminal).env("HOME", &terminal).env("LFTP_HOME", &terminal);
-        shell.env_remove("SSH_AUTH_SOCK").env_remove("SSH_ASKPASS").env_remove("DISPLAY");
-        let done = run(&mut shell, b"", Duration::from_secs(120)).success();
-        let login = tenants.iter().find(|login| line.contains(&format!("-u {login},"))).unwrap();
-        let copy = terminal.join(format!("{login}-recordings"));
-        assert!(copy.is_dir(), "{line}: {done}");
-        let mirrored = files_below(&folder.path().join(format!("mirror-{login}")));
-        assert!(files_below(&copy) == mirrored, "{line}: differs from what sftp mirrors: {done}");
+    for line in pasted {
+        let user = tenants.iter().find(|login| line.contains(&format!("-u {login},"))).unwrap();
+        let login = Login::new(folder.path(), gateway.ready.port, user, &users[*user]);
+        let sftp_mirrors = || {
+            let mirror = TempDir::new_in(folder.path()).unwrap();
+            login.sftp(&format!("get -r /* {}\n", mirror.path().display())).success();
+            files_below(mirror.path())
+        };
+        // As long as recordings are published, two mirrors needn't be the same.
+        wait_for("a tree that stays", Duration::from_secs(120), || {
+            let (before, copy, after) = (sftp_mirrors(), paste(&folder, &line, user), sftp_mirrors());
+            (before == after).then(|| assert!(copy == after, "{line}: differs from what sftp mirrors"))
+        });
     }
     // What is to be pasted for curl works, too.
     let pasted = lines_to_paste(&printed, "curl ");
@@ -76,6 +76,20 @@ fn the_demo_serves_what_its_users_can_mirror() {
         assert!(answer.stdout.starts_with("ok\n") || answer.stdout.ends_with("# EOF\n"), "{line}: {answer}");
     }
     gateway.stop();
+}
+
+/// What lftp has copied when it ends.
+fn paste(folder: &TempDir, line: &str, user: &str) -> BTreeMap<String, Vec<u8>> {
+    let terminal = TempDir::new_in(folder.path()).unwrap();
+    let mut shell = Command::new("sh");
+    // A newcomer has neither settings nor known hosts of their own.
+    shell.args(["-c", line]).current_dir(&terminal);
+    shell.env("HOME", terminal.path()).env("LFTP_HOME", terminal.path());
+    shell.env_remove("SSH_AUTH_SOCK").env_remove("SSH_ASKPASS").env_remove("DISPLAY");
+    let done = run(&mut shell, b"", Duration::from_secs(120)).success();
+    let copy = terminal.path().join(format!("{user}-recordings"));
+    assert!(copy.is_dir(), "{line}: {done}");
+    files_below(&copy)
 }
 
 /// The commands of a client among what the demo has printed, continued lines joined.
