@@ -97,8 +97,8 @@ async fn threads_and_queue_are_bounded() {
     };
     spawn(3);
     until("three calls run", || source.status().running_calls == 3).await;
-    // 256 more wait, the rest is refused at once.
-    spawn(256 + 41);
+    // 4096 more wait, the rest is refused at once.
+    spawn(4096 + 41);
     for _ in 0..41 {
         let error = calls.join_next().await.unwrap().unwrap().unwrap_err().error;
         assert_eq!(error.code, ErrorCode::Busy, "{error}");

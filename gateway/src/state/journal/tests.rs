@@ -629,12 +629,14 @@ proptest! {
             prop_assert_eq!(recovery.cut.is_some(), content.len() > whole.len());
             prop_assert_eq!(numbers(&journal), (1..=8).collect::<Vec<_>>());
         }
-        // Without the mark there may be less, but nothing else.
+        // Without the mark there may be less, but nothing else: only the last entry, whose hash no other holds, may be one
+        // that was put together of two.
         disk.put(MARK, None);
         disk.put(&name, Some(content));
         if let Ok((journal, _)) = open(&disk, 0) {
             let found = numbers(&journal);
-            prop_assert_eq!(&found, &(1..=found.len() as u64).collect::<Vec<_>>());
+            let sure = found.len().saturating_sub(1);
+            prop_assert_eq!(&found[..sure], &(1..=sure as u64).collect::<Vec<_>>()[..]);
         }
     }
 }
