@@ -362,8 +362,7 @@ fn windows_of_nothing_and_without_end() {
         for _ in 0..4 {
             let mut ssh = scene.ssh();
             if let Some(Ok(channel)) = ssh.try_open("session", window, most, b"") {
-                // A packet for each byte would cost more than the client.
-                assert_eq!(subsystem(&mut ssh, channel, "sftp"), most >= 4096);
+                assert!(subsystem(&mut ssh, channel, "sftp"));
                 ask(&mut ssh, channel);
                 waiting.push(ssh);
             }

@@ -20,8 +20,6 @@ use crate::identity::{Login, LoginRefused, Method, Proofs, Step, entrance::Admit
 const CHANNELS: usize = 10;
 /// Channels that a connection may open in its life; russh keeps a little of each that we close first.
 const CHANNELS_EVER: usize = 10_000;
-/// The least that a client has to take in one packet; RFC 4253 (6.1) has everybody take 32 KiB.
-const SMALLEST_PACKET: u32 = 4096;
 /// Bytes of waiting requests above which a client's window grants trickle.
 const HOLD_BACK: usize = 128 * 1024;
 /// Bytes of waiting requests with which a connection is closed: the client sends on and on without reading.
@@ -351,10 +349,8 @@ impl Handler for SshHandler {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        // russh makes a packet for each so many bytes.
-        let small = session.max_packet_size(&channel) < SMALLEST_PACKET;
         match self.channels.get_mut(&channel) {
-            Some(place @ None) if name == "sftp" && !small => {
+            Some(place @ None) if name == "sftp" => {
                 *place = Some(Sftp::start(Arc::clone(&self.connection), session.handle(), channel));
                 session.channel_success(channel)
             }
