@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
 use recgate_e2e::{
-    askpass,
+    Finished, askpass,
     hostile::{
         Kexinit, Message, Opened, PATIENCE, Parts, Scene, Sftp, Ssh, msg, number, open_fields, packet,
         read_fields,
@@ -81,25 +81,33 @@ fn new_keys_while_512_reads_are_outstanding() {
     scene.unharmed();
 }
 
-#[test]
-fn openssh_renews_its_keys_with_every_mib() {
-    let scene = Scene::new();
+/// Downloads the large recording so many times over one connection, with each cipher, and these options of `sftp`; each
+/// time it is whole. Returns what each run said, by cipher.
+fn download_with_each_cipher(scene: &Scene, option: &str, times: usize) -> Vec<(&'static str, Finished)> {
     let (path, bytes) = scene.large();
     let login = scene.fixture.login("acme");
     let target = scene.fixture.new_folder("rekeyed");
-    for cipher in
-        ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr"]
-    {
-        let option = format!("Ciphers={cipher}");
-        let copy = target.join(cipher);
-        let get = |number: usize| format!("get {path} {}-{number}\n", copy.display());
-        let batch: String = (0..5).map(get).collect();
-        let options = ["-o", "RekeyLimit=1M", "-o", &option, "-R", "512", "-B", "32768"];
-        login.sftp_with(&options, batch.as_bytes()).success();
-        for number in 0..5 {
-            assert!(fs::read(format!("{}-{number}", copy.display())).unwrap() == bytes, "{cipher}");
+    let ciphers =
+        ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr"];
+    let download = |cipher| {
+        let copy = |number: usize| target.join(format!("{cipher}-{number}"));
+        let get = |number: usize| format!("get {path} {}\n", copy(number).display());
+        let batch: String = (0..times).map(get).collect();
+        let ciphers = format!("Ciphers={cipher}");
+        let options = ["-o", option, "-o", &ciphers, "-R", "512", "-B", "32768"];
+        let ran = login.sftp_with(&options, batch.as_bytes()).success();
+        for number in 0..times {
+            assert!(fs::read(copy(number)).unwrap() == bytes, "{cipher}");
         }
-    }
+        (cipher, ran)
+    };
+    ciphers.into_iter().map(download).collect()
+}
+
+#[test]
+fn openssh_renews_its_keys_with_every_mib() {
+    let scene = Scene::new();
+    download_with_each_cipher(&scene, "RekeyLimit=1M", 5);
     scene.unharmed();
 }
 
@@ -139,22 +147,8 @@ fn the_gateway_renews_keys_while_512_reads_are_outstanding() {
 #[test]
 fn openssh_goes_along_when_the_gateway_renews_keys() {
     let scene = with_new_keys_for_each_mib();
-    let (path, bytes) = scene.large();
-    let login = scene.fixture.login("acme");
-    let target = scene.fixture.new_folder("rekeyed");
-    for cipher in
-        ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr"]
-    {
-        let option = format!("Ciphers={cipher}");
-        let copy = target.join(cipher);
-        let get = |number: usize| format!("get {path} {}-{number}\n", copy.display());
-        let batch: String = (0..3).map(get).collect();
-        // The first of two settings counts. The exchanges are told at this level.
-        let options = ["-o", "LogLevel=DEBUG1", "-o", &option, "-R", "512", "-B", "32768"];
-        let ran = login.sftp_with(&options, batch.as_bytes()).success();
-        for number in 0..3 {
-            assert!(fs::read(format!("{}-{number}", copy.display())).unwrap() == bytes, "{cipher}");
-        }
+    // The exchanges are told at this level; the first of two settings counts.
+    for (cipher, ran) in download_with_each_cipher(&scene, "LogLevel=DEBUG1", 3) {
         let exchanges = ran.stderr.lines().filter(|line| line.contains("SSH2_MSG_KEXINIT received")).count();
         assert!(exchanges >= 4, "{exchanges} key exchanges with {cipher}");
     }
