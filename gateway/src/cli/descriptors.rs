@@ -5,10 +5,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-use crate::{config::Limits, identity::admission::SLACK};
-
-/// State, indexes that are written, plugins, probes and what is read by a plugin at one moment, generously.
-const OWN: u64 = 256;
+use crate::{config::Limits, identity::descriptors_needed};
 
 /// Raises the limit on open files to the hardest that this process may have. Services and shells commonly begin with
 /// 1024, which suits programs that use `select`.
@@ -27,7 +24,7 @@ pub(super) fn raise() {
 
 /// Warns where a configuration allows more connections than there may be descriptors for.
 pub(super) fn check(limits: &Limits) {
-    let needed = needed(limits);
+    let needed = u64::try_from(descriptors_needed(limits)).unwrap_or(u64::MAX);
     if let Some(most) = getrlimit(Resource::Nofile).current.filter(|most| *most < needed) {
         tracing::warn!(
             limit = most,
@@ -37,12 +34,6 @@ pub(super) fn check(limits: &Limits) {
              raise it (LimitNOFILE of the systemd unit, `ulimit -Hn` of a shell), or lower max_connections"
         );
     }
-}
-
-/// A socket and an open file for each connection, sockets that are on their way, and what the gateway itself has open.
-fn needed(limits: &Limits) -> u64 {
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    count(limits.max_connections).saturating_mul(2).saturating_add(count(SLACK)).saturating_add(OWN)
 }
 
 fn shown(limit: Option<u64>) -> String {
@@ -61,11 +52,5 @@ mod tests {
         // A second time there is nothing to do, and whatever it is it can be told.
         raise();
         check(&Limits { max_connections: usize::MAX, ..Limits::default() });
-    }
-
-    #[test]
-    fn connections_and_their_files_are_needed() {
-        assert_eq!(needed(&Limits::default()), 2512);
-        assert_eq!(needed(&Limits { max_connections: usize::MAX, ..Limits::default() }), u64::MAX);
     }
 }

@@ -190,8 +190,7 @@ impl Gateway {
             None => None,
         };
         let data = Data::open(&config.data_dir).await?;
-        let identity = Arc::new(Identity::new(&config.tenants)?);
-        identity.configure(&config.limits, &config.throttle);
+        let identity = Arc::new(Identity::new(&config.tenants, &config.limits, &config.throttle)?);
         for tenant in &config.tenants {
             adopt(&data, tenant).await?;
         }
@@ -296,7 +295,7 @@ impl Gateway {
     pub async fn reload(&self, config: Config) -> Result<(), StartError> {
         let _turn = self.reloading.lock().await;
         // What can be refused comes first; what is adopted stays so.
-        Identity::new(&config.tenants)?;
+        Identity::new(&config.tenants, &config.limits, &config.throttle)?;
         for tenant in &config.tenants {
             adopt(&self.shared.data, tenant).await?;
         }

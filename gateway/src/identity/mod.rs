@@ -27,7 +27,7 @@ mod table;
 pub mod throttle;
 mod turns;
 
-pub use open_files::{OpenFilePermit, TooManyOpenFiles};
+pub use open_files::{OpenFilePermit, TooManyOpenFiles, descriptors_needed};
 pub use origin::Origin;
 pub use pace::{Pace, SessionPermit, TooManySessions};
 pub use password::{HashError, hash_password, parse_password_hash};
@@ -77,22 +77,25 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Takes the users of a configuration.
+    /// Takes the users and limits of a configuration.
     ///
     /// # Errors
     /// A password hash or a key that can't be read, or a login that two users share; the message names the login.
-    pub fn new(tenants: &[Tenant]) -> Result<Self, IdentityError> {
+    pub fn new(tenants: &[Tenant], limits: &Limits, throttle: &Throttle) -> Result<Self, IdentityError> {
         let roster = Arc::new(Roster::new(tenants)?);
-        let (limits, open_files) = (Limits::default(), OpenFiles::default());
-        open_files.configure(limits.max_connections.saturating_add(admission::SLACK));
         Ok(Self {
             roster: watch::Sender::new(roster),
             limits: pace::Limits::new(tenants),
             passwords: Passwords::default(),
-            entrance: Arc::new(Entrance::new(&limits, &Throttle::default())),
-            open_files,
+            entrance: Arc::new(Entrance::new(limits, throttle)),
+            open_files: OpenFiles::new(limits),
             replacing: Mutex::new(()),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at_defaults(tenants: &[Tenant]) -> Result<Self, IdentityError> {
+        Self::new(tenants, &Limits::default(), &Throttle::default())
     }
 
     /// Takes the users of a reloaded configuration. Sessions whose user or credential is gone end; roles count from
@@ -111,7 +114,7 @@ impl Identity {
     /// Takes a reloaded configuration's limits. Sessions stay, and what is remembered of addresses.
     pub fn configure(&self, limits: &Limits, throttle: &Throttle) {
         self.entrance.configure(limits, throttle);
-        self.open_files.configure(limits.max_connections.saturating_add(admission::SLACK));
+        self.open_files.configure(limits);
     }
 
     /// Counts a file that somebody opens, until the permit is dropped.
@@ -122,8 +125,7 @@ impl Identity {
         self.open_files.take(account.tenant)
     }
 
-    /// Who may connect, and how late failed logins are answered. It has its defaults until it is
-    /// [configured](Identity::configure).
+    /// Who may connect, and how late failed logins are answered.
     pub fn entrance(&self) -> &Arc<Entrance> {
         &self.entrance
     }

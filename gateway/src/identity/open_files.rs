@@ -11,7 +11,11 @@ use std::{
 
 use rustix::process::{Resource, getrlimit};
 
-/// Descriptors for all but connections and clients' files: stores, journals, sources, listeners.
+use super::admission::SLACK;
+use crate::config::Limits;
+
+/// Descriptors for all but connections and clients' files: stores, journals, sources, listeners, probes, and what
+/// plugins read at one moment, generously.
 const OWN: usize = 512;
 /// So many clients' files there may be however low the operating system's limit is.
 const LEAST: usize = 64;
@@ -39,12 +43,28 @@ pub struct OpenFilePermit {
 #[error("so many files are open that this one can't be; close some, or try again later")]
 pub struct TooManyOpenFiles;
 
+/// How many descriptors let each connection of these limits have an open file. With fewer some are turned away.
+pub fn descriptors_needed(limits: &Limits) -> usize {
+    others(limits).saturating_add(limits.max_connections)
+}
+
+/// All descriptors but those of clients' files: connections, sockets that are on their way, and the gateway's own.
+fn others(limits: &Limits) -> usize {
+    limits.max_connections.saturating_add(SLACK).saturating_add(OWN)
+}
+
 impl OpenFiles {
-    /// Takes another cap: what the process's limit on descriptors leaves beside so many connections.
-    pub(super) fn configure(&self, connections: usize) {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let files = Self::default();
+        files.configure(limits);
+        files
+    }
+
+    /// Takes another cap: what the process's limit on descriptors leaves.
+    pub(super) fn configure(&self, limits: &Limits) {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        self.counts().most = limit.saturating_sub(connections).saturating_sub(OWN).max(LEAST);
+        self.counts().most = limit.saturating_sub(others(limits)).max(LEAST);
     }
 
     pub(super) fn take(&self, tenant: u32) -> Result<OpenFilePermit, TooManyOpenFiles> {
@@ -97,13 +117,23 @@ mod tests {
     }
 
     #[test]
+    fn each_connection_may_have_a_file() {
+        let limits = Limits::default();
+        let needed = descriptors_needed(&limits);
+        assert_eq!(needed - others(&limits), limits.max_connections);
+        assert!(needed > 2 * limits.max_connections + SLACK);
+        assert_eq!(descriptors_needed(&Limits { max_connections: usize::MAX, ..limits }), usize::MAX);
+    }
+
+    #[test]
     fn the_cap_is_what_connections_leave() {
         let files = OpenFiles::default();
-        files.configure(0);
+        let with = |connections| Limits { max_connections: connections, ..Limits::default() };
+        files.configure(&with(0));
         let most = files.counts().most;
-        files.configure(1);
+        files.configure(&with(1));
         assert!(files.counts().most <= most);
-        files.configure(usize::MAX);
+        files.configure(&with(usize::MAX));
         assert_eq!(files.counts().most, LEAST);
     }
 }

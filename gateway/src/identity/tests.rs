@@ -84,7 +84,7 @@ async fn logins_are_the_tenant_or_tenant_slash_user() {
     default.password_hash = Some(hash.clone());
     let mut anna = user(2, Some("anna"));
     anna.password_hash = Some(hash);
-    let identity = Identity::new(&[tenant(vec![default, anna, user(3, Some("nobody"))])]).unwrap();
+    let identity = Identity::at_defaults(&[tenant(vec![default, anna, user(3, Some("nobody"))])]).unwrap();
 
     let login = identity.by_password("acme", "secret").await.unwrap();
     assert_eq!((login.account().unwrap().tenant, login.account().unwrap().user), (1, 1));
@@ -107,7 +107,7 @@ async fn a_reload_ends_removed_users_and_keys_and_changes_roles_at_once() {
     let (first, second) = (key(), key());
     let mut default = user(1, None);
     default.authorized_keys = vec![first.to_openssh().unwrap(), second.to_openssh().unwrap()];
-    let identity = Identity::new(&[tenant(vec![default.clone()])]).unwrap();
+    let identity = Identity::at_defaults(&[tenant(vec![default.clone()])]).unwrap();
     assert!(identity.wants_key("acme", &first) && !identity.wants_key("acme", &key()));
     assert!(!identity.wants_key("other", &first));
     let by_first = identity.by_key("acme", &first).unwrap();
@@ -131,16 +131,16 @@ async fn a_reload_ends_removed_users_and_keys_and_changes_roles_at_once() {
 fn bad_users_are_named() {
     let mut anna = user(2, Some("anna"));
     anna.password_hash = Some("plain text".to_owned());
-    let error = Identity::new(&[tenant(vec![anna.clone()])]).unwrap_err();
+    let error = Identity::at_defaults(&[tenant(vec![anna.clone()])]).unwrap_err();
     assert!(
         error.to_string().starts_with("user \"acme/anna\": password_hash: not a password hash"),
         "{error}"
     );
     anna.password_hash = None;
     anna.authorized_keys = vec!["ssh-ed25519 nonsense".to_owned()];
-    let error = Identity::new(&[tenant(vec![anna])]).unwrap_err();
+    let error = Identity::at_defaults(&[tenant(vec![anna])]).unwrap_err();
     assert!(error.to_string().contains("authorized_keys: not a public key"), "{error}");
-    let error = Identity::new(&[tenant(vec![user(1, None), user(2, None)])]).unwrap_err();
+    let error = Identity::at_defaults(&[tenant(vec![user(1, None), user(2, None)])]).unwrap_err();
     assert!(error.to_string().contains("two users have this login"), "{error}");
 }
 
@@ -152,7 +152,7 @@ async fn what_is_required_is_shown_in_its_order() {
     default.password_hash = Some(hash);
     default.authorized_keys = vec![line(&own)];
     default.require = vec![Method::PublicKey, Method::Password];
-    let identity = Identity::new(&[tenant(vec![default.clone()])]).unwrap();
+    let identity = Identity::at_defaults(&[tenant(vec![default.clone()])]).unwrap();
     let own = own.public_key();
 
     // The password alone tells nothing, right or wrong.
@@ -194,7 +194,7 @@ async fn networks_hold_at_the_login_and_after_a_reload() {
     default.authorized_keys = vec![line(&own)];
     default.password_hash = Some(hash_password("secret").unwrap());
     default.allowed_networks = vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-    let identity = Identity::new(&[tenant(vec![default.clone()])]).unwrap();
+    let identity = Identity::at_defaults(&[tenant(vec![default.clone()])]).unwrap();
     let from = |address: &str| {
         identity.check_key(&mut Proofs::default(), address.parse().unwrap(), "acme", own.public_key())
     };
@@ -218,7 +218,7 @@ fn certificates_are_taken_from_the_tenants_own_authority_only() {
     acme.user_ca_keys = vec![line(&ca)];
     let mut globex = tenant(vec![user(1, None)]);
     (globex.id, globex.name) = (2, "globex".to_owned());
-    let identity = Identity::new(&[acme.clone(), globex.clone()]).unwrap();
+    let identity = Identity::at_defaults(&[acme.clone(), globex.clone()]).unwrap();
     let certificate = |ca: &PrivateKey, change: &dyn Fn(&mut Builder)| {
         let mut builder =
             Builder::new_with_random_nonce(&mut safe_rng(), own.public_key(), NOW - 60, NOW + 60).unwrap();

@@ -14,65 +14,6 @@ use recgate_e2e::{Cutter, Existing, Finished, Login, Served, assert_mirrors, ass
 /// After how many bytes the first connections are cut: each time within the same file, further on.
 const CUTS: [usize; 2] = [1_500_000, 900_000];
 
-/// With paramiko: fetches a file whole, or goes on where the local one ends. Arguments: how, the recording, the file.
-const PARAMIKO: &str = r#"
-import os, sys
-import paramiko
-
-how, recording, local = sys.argv[1:]
-client = paramiko.SSHClient()
-client.load_host_keys(os.environ["E2E_KNOWN_HOSTS"])
-client.connect(
-    "127.0.0.1",
-    port=int(os.environ["E2E_PORT"]),
-    username=os.environ["E2E_USER"],
-    password=os.environ.get("E2E_PASSWORD"),
-    key_filename=os.environ.get("E2E_KEY"),
-    allow_agent=False,
-    look_for_keys=False,
-    timeout=20,
-)
-with client, client.open_sftp() as sftp:
-    if how == "begin":
-        sftp.get(recording, local)
-    else:
-        with sftp.open(recording) as source, open(local, "ab") as target:
-            source.seek(target.tell())
-            while piece := source.read(32768):
-                target.write(piece)
-"#;
-
-/// The same with asyncssh.
-const ASYNCSSH: &str = r#"
-import asyncio, os, sys
-import asyncssh
-
-
-async def main(how, recording, local):
-    key = os.environ.get("E2E_KEY")
-    async with asyncssh.connect(
-        "127.0.0.1",
-        port=int(os.environ["E2E_PORT"]),
-        username=os.environ["E2E_USER"],
-        password=os.environ.get("E2E_PASSWORD"),
-        client_keys=[key] if key else None,
-        agent_path=None,
-        config=None,
-        known_hosts=os.environ["E2E_KNOWN_HOSTS"],
-        connect_timeout=20,
-    ) as connection, connection.start_sftp_client() as sftp:
-        if how == "begin":
-            await sftp.get(recording, local)
-        else:
-            with open(local, "ab") as target:
-                async with sftp.open(recording, "rb") as source:
-                    while piece := await source.read(32768, target.tell()):
-                        target.write(piece)
-
-
-asyncio.run(main(*sys.argv[1:]))
-"#;
-
 /// How lftp is told to try again, soon and often.
 const PATIENCE: &str = "set net:max-retries 9\nset net:reconnect-interval-base 1";
 
@@ -176,12 +117,10 @@ fn curl_goes_on() {
 
 #[test]
 fn python_goes_on() {
-    for text in [PARAMIKO, ASYNCSSH] {
+    for script in ["paramiko_resume.py", "asyncssh_resume.py"] {
         let with = |how: &'static str| {
             move |login: &Login, path: &str, to: &Path| {
-                let script = login.home.join("go_on.py");
-                fs::write(&script, text).unwrap();
-                login.python(script.to_str().unwrap(), &[how, path, to.to_str().unwrap()])
+                login.python(script, &[how, path, to.to_str().unwrap()])
             }
         };
         goes_on(Cutter::new, with("begin"), with("go on"));

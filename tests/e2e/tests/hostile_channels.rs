@@ -350,21 +350,28 @@ fn windows_of_nothing_and_without_end() {
         ssh.send(Ssh::on_channel(msg::CHANNEL_DATA, channel).string(&asked));
     };
     let mut waiting = Vec::new();
-    // No window, and packets of at most none, one, or any number of bytes. A worker that turned on such a channel
+    // Each byte of a reply would be a packet of its own.
+    let mut ssh = scene.ssh();
+    for (window, most) in
+        [(0, 1 << 15), (4095, 1 << 15), (u32::MAX, 0), (1, 1), (1 << 20, 1), (1 << 20, 4095)]
+    {
+        let (code, reason) = ssh.try_open("session", window, most, b"").unwrap().unwrap_err();
+        assert_eq!((code, reason.contains("4096 bytes")), (PROHIBITED, true), "{reason}");
+    }
+    // The smallest window, the smallest packets, and packets of any size. A worker that turned on such a channel
     // without end would be missed: there are more of these than the machine has processors.
-    for (window, most) in [(0, 1 << 15), (u32::MAX, 0), (1, 1), (1 << 20, 1), (u32::MAX, u32::MAX)] {
+    for (window, most) in [(4096, 1 << 15), (u32::MAX, 4096), (4096, 4096), (u32::MAX, u32::MAX)] {
         for _ in 0..4 {
             let mut ssh = scene.ssh();
-            if let Some(Ok(channel)) = ssh.try_open("session", window, most, b"") {
-                assert!(subsystem(&mut ssh, channel, "sftp"));
-                ask(&mut ssh, channel);
-                waiting.push(ssh);
-            }
+            let channel = ssh.try_open("session", window, most, b"").unwrap().unwrap();
+            assert!(subsystem(&mut ssh, channel, "sftp"));
+            ask(&mut ssh, channel);
+            waiting.push(ssh);
         }
     }
     bystander.works_on();
     // Windows that grow beyond what 32 bits count.
-    for first in [1, u32::MAX] {
+    for first in [4096, u32::MAX] {
         let mut ssh = scene.ssh();
         let channel = ssh.open("session", first, b"").unwrap();
         for _ in 0..5 {
@@ -375,7 +382,7 @@ fn windows_of_nothing_and_without_end() {
     }
     // A flood of adjustments, byte by byte.
     let mut ssh = scene.ssh();
-    let channel = ssh.open("session", 0, b"").unwrap();
+    let channel = ssh.open("session", 4096, b"").unwrap();
     assert!(subsystem(&mut ssh, channel, "sftp"));
     ask(&mut ssh, channel);
     for _ in 0..20_000 {

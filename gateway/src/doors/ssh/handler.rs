@@ -20,6 +20,10 @@ use crate::identity::{Login, LoginRefused, Method, Proofs, Step, entrance::Admit
 const CHANNELS: usize = 10;
 /// Channels that a connection may open in its life; russh keeps a little of each that we close first.
 const CHANNELS_EVER: usize = 10_000;
+/// The least that a client has to take in one packet and to begin with; RFC 4253 (6.1) has everybody take 32 KiB.
+const SMALLEST_PACKET: usize = 4096;
+/// SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1).
+const PROHIBITED: u32 = 1;
 /// Bytes of waiting requests above which a client's window grants trickle.
 const HOLD_BACK: usize = 128 * 1024;
 /// Bytes of waiting requests with which a connection is closed: the client sends on and on without reading.
@@ -278,6 +282,12 @@ impl Handler for SshHandler {
             session.disconnect(Disconnect::ByApplication, "too many channels, connect again", "en")?;
             return Ok(());
         }
+        // russh makes a packet for each so many bytes. A window that begins smaller hides how small they are.
+        if channel.writable_packet_size().await < SMALLEST_PACKET {
+            let reason = format!("a window and packets of {SMALLEST_PACKET} bytes are the least here");
+            reply.reject(ChannelOpenFailure::Other { code: PROHIBITED, reason }).await;
+            return Ok(());
+        }
         if self.channels.len() >= CHANNELS {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
@@ -522,6 +532,5 @@ fn methods_of(method: Method) -> MethodSet {
 }
 
 fn prohibited() -> ChannelOpenFailure {
-    // 1: administratively prohibited (RFC 4254, 5.1).
-    ChannelOpenFailure::Other { code: 1, reason: SFTP_ONLY.to_owned() }
+    ChannelOpenFailure::Other { code: PROHIBITED, reason: SFTP_ONLY.to_owned() }
 }

@@ -290,8 +290,7 @@ impl TestDoor {
         anna.role = crate::identity::Role::Administrator;
         anna.authorized_keys = vec![public];
         let tenants = vec![tenant(vec![default, anna])];
-        let identity = Arc::new(Identity::new(&tenants).unwrap());
-        identity.configure(&limits, &throttle);
+        let identity = Arc::new(Identity::new(&tenants, &limits, &throttle).unwrap());
         let (drain, memory) = (Drain::new(), Arc::new(memory));
         let serving = serve(&config, &limits, folder.path(), memory, Arc::clone(&identity), drain.clone());
         let door: SshDoor = serving.await.unwrap();
