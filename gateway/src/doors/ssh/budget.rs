@@ -37,9 +37,17 @@ struct Used {
     /// Bytes of [pieces](Budget::pass) between russh's queue and the socket, and those of them that are in its output.
     passing: usize,
     passed: usize,
+    /// Bytes of replies that were sent in all.
+    sent: u64,
     /// Somebody failed to get a charge since `generation` last rose.
     wanted: bool,
     generation: u64,
+}
+
+impl Used {
+    fn at_once(&self) -> usize {
+        if self.sent < Budget::MUCH { Budget::AT_ONCE } else { Budget::MUCH_AT_ONCE }
+    }
 }
 
 impl Budget {
@@ -47,12 +55,24 @@ impl Budget {
     pub(super) const BYTES: usize = 4 * 1024 * 1024;
     /// Requests in work.
     pub(super) const REQUESTS: usize = 256;
-    /// Bytes between russh's queue and the socket: two replies to OpenSSH's reads, so that one is encrypted while the
-    /// other is on its way here. russh's output buffer grows to this, and stays.
-    const PASSING: usize = 72 * 1024;
+    /// Bytes that russh gets at once: two replies to OpenSSH's reads, so that one is encrypted while the other is on its
+    /// way here. russh's output buffer grows to what it gets, and stays.
+    const AT_ONCE: usize = 64 * 1024;
+    /// The same in a connection that has downloaded much, and will download more: fewer wakes and system calls.
+    const MUCH_AT_ONCE: usize = 256 * 1024;
+    /// How many bytes are much.
+    const MUCH: u64 = 16 * 1024 * 1024;
+    /// What replies have beside what was asked for.
+    const HEADERS: usize = 8 * 1024;
 
-    /// Waits until a piece of a reply may go into russh's queue; it is counted until the socket has it.
-    pub(super) async fn pass(self: &Arc<Self>, piece: Bytes) -> Bytes {
+    /// How many bytes russh may get at once.
+    pub(super) fn at_once(&self) -> usize {
+        self.lock().at_once()
+    }
+
+    /// Takes a piece of a reply, and waits until it may go into russh's queue; it is counted until the socket has it.
+    pub(super) async fn pass(self: &Arc<Self>, reply: &mut Bytes) -> Bytes {
+        let piece = reply.split_to(reply.len().min(self.at_once()));
         loop {
             let passed = self.passed.notified();
             tokio::pin!(passed);
@@ -60,7 +80,7 @@ impl Budget {
             {
                 let mut used = self.lock();
                 let total = used.passing.saturating_add(piece.len());
-                if total <= Self::PASSING || used.passing == 0 {
+                if total <= used.at_once().saturating_add(Self::HEADERS) || used.passing == 0 {
                     used.passing = total;
                     break;
                 }
@@ -104,6 +124,7 @@ impl Budget {
         if self.encrypted.swap(false, Ordering::AcqRel) {
             let mut used = self.lock();
             used.bytes -= used.in_output;
+            used.sent = used.sent.saturating_add(u64::try_from(used.in_output).unwrap_or(u64::MAX));
             used.in_output = 0;
             let passed = std::mem::take(&mut used.passed);
             used.passing = used.passing.saturating_sub(passed);
@@ -237,24 +258,40 @@ mod tests {
     #[tokio::test]
     async fn few_pieces_are_on_their_way_at_once() {
         let budget = Arc::new(Budget::default());
-        let piece = |len| Bytes::from(vec![0; len]);
-        // However large: one may always go.
-        let large = budget.pass(piece(10 * Budget::PASSING)).await;
+        let reply = |len| Bytes::from(vec![0; len]);
+        let mut whole = reply(3 * Budget::AT_ONCE / 2);
+        let first = budget.pass(&mut whole).await;
+        assert_eq!((first.len(), whole.len()), (Budget::AT_ONCE, Budget::AT_ONCE / 2));
         let waiting = tokio::spawn({
-            let (budget, piece) = (Arc::clone(&budget), piece(1));
-            async move { drop(budget.pass(piece).await) }
+            let budget = Arc::clone(&budget);
+            async move { drop(budget.pass(&mut whole).await) }
         });
         tokio::task::yield_now().await;
-        drop(large);
+        drop(first);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "encrypted, but not with the socket yet");
         budget.flushed();
         waiting.await.unwrap();
         budget.flushed();
         assert_eq!(budget.lock().passing, 0);
-        let two = [budget.pass(piece(32_800)).await, budget.pass(piece(32_800)).await];
+        let two = [budget.pass(&mut reply(32_800)).await, budget.pass(&mut reply(32_800)).await];
         assert_eq!(budget.lock().passing, 65_600);
         drop(two);
+    }
+
+    #[tokio::test]
+    async fn who_downloads_much_gets_more_at_once() {
+        let budget = Arc::new(Budget::default());
+        let mut sent = 0;
+        while sent < Budget::MUCH {
+            assert_eq!(budget.at_once(), Budget::AT_ONCE);
+            let charge = budget.charge(1 << 20).unwrap();
+            drop(charge.reply(BytesMut::zeroed(1 << 20)));
+            budget.flushed();
+            sent += 1 << 20;
+        }
+        let mut reply = Bytes::from(vec![0; 2 * Budget::MUCH_AT_ONCE]);
+        assert_eq!(budget.pass(&mut reply).await.len(), Budget::MUCH_AT_ONCE);
     }
 
     #[tokio::test]

@@ -11,8 +11,8 @@
 //! ([`handles::Turn`]).
 //!
 //! russh keeps its output buffer at the largest size that it ever had, and takes all that is in its queue before it
-//! flushes. So it gets little at once: at most [`CHUNK`] bytes at a packet from the client, and through its queue pieces
-//! of them, one reply after another, of which few are between here and the socket ([`Budget::pass`](super::budget::Budget)).
+//! flushes. So it gets little at once ([`Budget::at_once`](super::budget::Budget)), at a packet from the client, and through
+//! its queue in pieces, one reply after another, of which few are between here and the socket.
 //! While any are under way nothing is answered past them.
 
 use std::{
@@ -57,9 +57,6 @@ mod status;
 /// Refusals that are also explained on standard error, for each channel. A client that doesn't read that stream loses
 /// window by it.
 const EXPLANATIONS: u32 = 16;
-
-/// Bytes that russh gets at once: two of its packets.
-const CHUNK: usize = 64 * 1024;
 
 /// An SFTP session.
 pub(super) struct Sftp {
@@ -152,7 +149,7 @@ impl Sftp {
                 return Ok(());
             }
         }
-        let mut room = CHUNK;
+        let mut room = self.connection.link.budget.at_once();
         loop {
             match self.step() {
                 Step::Taken(outs) => {
@@ -378,8 +375,7 @@ impl Sftp {
             Out::Reply(reply) => {
                 let mut rest = Queued::of(reply, &self.queued);
                 while !rest.is_empty() {
-                    let piece = rest.split_to(rest.len().min(CHUNK));
-                    let piece = self.connection.link.budget.pass(piece).await;
+                    let piece = self.connection.link.budget.pass(&mut rest).await;
                     if self.handle.data(self.channel, piece).await.is_err() {
                         return;
                     }
