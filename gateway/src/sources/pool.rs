@@ -337,6 +337,7 @@ impl Pool {
             .filter(|call| !call.is_abandoned() && call.is_late(now))
             .map(Arc::clone)
             .collect();
+        let reaped = !late.is_empty();
         for call in late {
             call.abandoned.store(true, Ordering::Release);
             call.cancel();
@@ -344,8 +345,10 @@ impl Pool {
             let lane = state.lane(call.lane);
             lane.threads = lane.threads.saturating_sub(1);
         }
+        // Who waits has been woken for when it was queued, and needs another only where its place has become free.
         for lane in [Lane::Calls, Lane::Scans] {
-            if !state.lane(lane).queue.is_empty() {
+            let this = state.lane(lane);
+            if !this.queue.is_empty() && (reaped || this.threads == 0) {
                 // Where no thread can be had, those who wait get a timeout.
                 let _ = self.ensure_thread(state, lane);
             }
