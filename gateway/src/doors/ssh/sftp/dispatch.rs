@@ -327,7 +327,7 @@ impl Sftp {
         }
     }
 
-    /// Asks the vfs in a task of its own.
+    /// Asks the vfs.
     pub(super) fn ask<A, F>(
         self: &Arc<Self>,
         id: u32,
@@ -341,7 +341,7 @@ impl Sftp {
         F: Future<Output = Result<BytesMut, Refusal>> + Send,
     {
         let this = Arc::clone(self);
-        self.spawn(id, charge, async move {
+        self.at_once_or_spawn(id, charge, async move {
             let answer = match this.account() {
                 Ok(account) => ask(Arc::clone(&this), account, path.clone()).await,
                 Err(refusal) => Err(refusal),
@@ -350,8 +350,7 @@ impl Sftp {
                 Ok(reply) => (reply, None),
                 Err(refusal) => this.refuse(id, operation, &path, &refusal),
             }
-        });
-        Vec::new()
+        })
     }
 
     fn account(&self) -> Result<Account, Refusal> {
@@ -437,7 +436,7 @@ impl Drop for Place {
     }
 }
 
-fn outs((reply, explanation): Answer, charge: Charge) -> Vec<Out> {
+pub(super) fn outs((reply, explanation): Answer, charge: Charge) -> Vec<Out> {
     let mut outs = Vec::with_capacity(1);
     outs.extend(explanation.map(Out::StandardError));
     outs.push(Out::Reply(charge.reply(reply)));

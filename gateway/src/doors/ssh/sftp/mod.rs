@@ -321,6 +321,24 @@ impl Sftp {
         tokio::spawn(async move { owed.0.work(id, charge, work).await });
     }
 
+    /// The same for work that seldom has to wait: what it needn't wait for is answered at once, without a task. The
+    /// work must not use this channel's state.
+    fn at_once_or_spawn<F>(self: &Arc<Self>, id: u32, charge: Charge, work: F) -> Vec<Out>
+    where
+        F: Future<Output = (BytesMut, Option<String>)> + Send + 'static,
+    {
+        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+        if let Some(done) = work.as_mut().now_or_never() {
+            return dispatch::outs(self.survived(id, done), charge);
+        }
+        let owed = Owed::new(self);
+        tokio::spawn(async move {
+            let Some(done) = owed.0.ended.run_until_cancelled(work).await else { return };
+            owed.0.reply(charge, owed.0.survived(id, done)).await;
+        });
+        Vec::new()
+    }
+
     /// The same, answered after the READs of the file that came before.
     fn spawn_in_turn<F>(self: &Arc<Self>, id: u32, charge: Charge, mut turn: Turn, work: F)
     where
@@ -350,14 +368,22 @@ impl Sftp {
         F: Future<Output = (BytesMut, Option<String>)> + Send,
     {
         let work = AssertUnwindSafe(work).catch_unwind();
-        let done = self.ended.run_until_cancelled(work).await?;
-        Some(done.unwrap_or_else(|_| {
+        Some(self.survived(id, self.ended.run_until_cancelled(work).await?))
+    }
+
+    /// The answer of work that may have panicked.
+    fn survived(
+        &self,
+        id: u32,
+        done: std::thread::Result<(BytesMut, Option<String>)>,
+    ) -> (BytesMut, Option<String>) {
+        done.unwrap_or_else(|_| {
             tracing::error!(
                 session = self.connection.log.number(),
                 "an SFTP request panicked; this is a defect"
             );
             (packet::status(id, StatusCode::Failure, "internal error"), None)
-        }))
+        })
     }
 
     async fn reply(&self, charge: Charge, (reply, explanation): (BytesMut, Option<String>)) {
