@@ -162,6 +162,22 @@ impl MediaSource for Instance {
         let handle = self.core.call(Lane::Calls, "open", body).await?;
         Ok(Arc::new(Medium { handle: Arc::new(handle) }))
     }
+
+    async fn open_with_first(
+        &self,
+        id: &str,
+        version: &str,
+        len: usize,
+    ) -> Result<(Arc<dyn OpenMedia>, Option<Bytes>), SourceError> {
+        let (id, version) = (id.to_owned(), version.to_owned());
+        let body = move |core: &Arc<Core>, call: &Arc<Call>| {
+            let handle = core.open(call, &id, &version)?;
+            let first = handle.read(call, 0, len.min(READ_MAX)).ok().filter(|first| first.len() == len);
+            Ok((handle, first))
+        };
+        let (handle, first) = self.core.call(Lane::Calls, "open", body).await?;
+        Ok((Arc::new(Medium { handle: Arc::new(handle) }), first))
+    }
 }
 
 impl Core {

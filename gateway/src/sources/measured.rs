@@ -53,6 +53,20 @@ impl MediaSource for Measured {
         let media = measured(&self.calls, SourceCall::Open, self.source.open(id, version)).await?;
         Ok(Arc::new(MeasuredMedia { media, calls: Arc::clone(&self.calls) }))
     }
+
+    async fn open_with_first(
+        &self,
+        id: &str,
+        version: &str,
+        len: usize,
+    ) -> Result<(Arc<dyn OpenMedia>, Option<Bytes>), SourceError> {
+        let opened = self.source.open_with_first(id, version, len);
+        let (media, first) = measured(&self.calls, SourceCall::Open, opened).await?;
+        if let Some(first) = &first {
+            self.calls.read(u64::try_from(first.len()).unwrap_or(u64::MAX));
+        }
+        Ok((Arc::new(MeasuredMedia { media, calls: Arc::clone(&self.calls) }), first))
+    }
 }
 
 struct MeasuredMedia {

@@ -242,11 +242,16 @@ impl Vfs {
             .ok_or_else(|| unavailable("its source is not configured any more"))?;
         let source = slot.instance().ok_or_else(|| unavailable("its source is not started"))?;
         let describe = format!("{path} of {}, from source {}", mounted.tenant.name, source.name());
-        let media = source
-            .open(&frozen.media, &frozen.version)
-            .await
-            .map_err(|error| read_refusal(&error, &describe))?;
-        let medium = Medium { media, source: (mounted.tenant.id, frozen.source), describe };
+        // One trip to the source for what is fetched at once anyway.
+        let (media, first) = match MediaReader::first(recording.listed.size) {
+            0 => (source.open(&frozen.media, &frozen.version).await, None),
+            len => match source.open_with_first(&frozen.media, &frozen.version, len).await {
+                Ok((media, first)) => (Ok(media), first),
+                Err(error) => (Err(error), None),
+            },
+        };
+        let media = media.map_err(|error| read_refusal(&error, &describe))?;
+        let medium = Medium { media, first, source: (mounted.tenant.id, frozen.source), describe };
         Ok(self.reader.open(
             medium,
             recording.listed.size,

@@ -26,7 +26,8 @@ pub(super) struct Block {
     /// Bytes that were copied out of it.
     pub(super) served: u64,
     pub(super) outcome: watch::Receiver<Outcome>,
-    pub(super) fetch: AbortHandle,
+    /// `None` where it came with the opening.
+    pub(super) fetch: Option<AbortHandle>,
 }
 
 impl Block {
@@ -35,6 +36,12 @@ impl Block {
         match &*self.outcome.borrow() {
             Some(Ok(loaded)) => Some(Arc::clone(loaded)),
             _ => None,
+        }
+    }
+
+    fn end(&self) {
+        if let Some(fetch) = &self.fetch {
+            fetch.abort();
         }
     }
 
@@ -96,7 +103,7 @@ impl Blocks {
     pub(super) fn insert(&mut self, start: u64, block: Block) {
         self.held = self.held.saturating_add(block.len);
         if let Some(old) = self.map.insert(start, block) {
-            old.fetch.abort();
+            old.end();
             self.held = self.held.saturating_sub(old.len);
         }
     }
@@ -152,7 +159,7 @@ impl Blocks {
     /// Drops all blocks and ends their fetches.
     pub(super) fn clear(&mut self) {
         for block in self.map.values() {
-            block.fetch.abort();
+            block.end();
         }
         self.map.clear();
         self.held = 0;

@@ -45,7 +45,8 @@ pub(super) struct ReadAheadFile {
 }
 
 impl ReadAheadFile {
-    pub(super) fn new(served: Served, budget: Arc<Budget>, per_file: u64) -> Self {
+    pub(super) fn new(mut served: Served, budget: Arc<Budget>, per_file: u64) -> Self {
+        let first = served.medium.first.take();
         let number = budget.next_file();
         let flights = budget.flights(served.medium.source);
         let inner = Arc::new_cyclic(|me: &Weak<Inner>| Inner {
@@ -58,8 +59,14 @@ impl ReadAheadFile {
             state: Mutex::default(),
         });
         if inner.served.size <= FIRST_BLOCK {
-            inner.with_state(|state| {
-                inner.fill(state, 0, inner.served.size, FIRST_BLOCK);
+            inner.with_state(|state| match first.and_then(|first| inner.take_in(first)) {
+                Some(block) => {
+                    state.blocks.insert(0, block);
+                    state.run.fetched = inner.served.size;
+                }
+                None => {
+                    inner.fill(state, 0, inner.served.size, FIRST_BLOCK);
+                }
             });
         }
         Self { inner }
@@ -323,6 +330,14 @@ impl Inner {
         position
     }
 
+    /// A block of the whole file, which came with the opening; `None` where there is no memory for it.
+    fn take_in(&self, bytes: Bytes) -> Option<Block> {
+        let len = u64::try_from(bytes.len()).ok().filter(|len| *len == self.served.size && *len > 0)?;
+        let loaded = Loaded { bytes, _grant: self.budget.try_take(len)? };
+        let (_, outcome) = watch::channel(Some(Ok(Arc::new(loaded))));
+        Some(Block { serial: u64::MAX, len, served: 0, outcome, fetch: None })
+    }
+
     /// Room on the way from the source, and memory, both at once.
     fn try_room(&self, len: u64) -> Option<Room> {
         Some((self.flights.try_take(len)?, self.budget.try_take(len)?))
@@ -337,7 +352,7 @@ impl Inner {
         let serial = state.next_serial;
         state.next_serial = serial.wrapping_add(1);
         let (sender, outcome) = watch::channel(None);
-        let fetch = runtime.spawn(me.fetch(start, len, serial, room, sender)).abort_handle();
+        let fetch = Some(runtime.spawn(me.fetch(start, len, serial, room, sender)).abort_handle());
         state.blocks.insert(start, Block { serial, len, served: 0, outcome, fetch });
         state.run.fetched = state.run.fetched.max(start.saturating_add(len));
         true

@@ -39,6 +39,8 @@ const SMALLEST_BLOCK: u64 = 32 * 1024;
 pub struct Medium {
     /// The media.
     pub media: Arc<dyn OpenMedia>,
+    /// Its [first](MediaReader::first) bytes, where they came with it.
+    pub first: Option<Bytes>,
     /// Of which tenant and source it is, by their ids.
     pub source: (u32, u32),
     /// Names the recording in the log.
@@ -58,6 +60,11 @@ impl MediaReader {
     pub fn new(budget_bytes: u64, per_file_bytes: u64) -> Arc<Self> {
         let budget = Budget::new(budget_bytes.max(LARGEST_BLOCK));
         Arc::new(Self { budget: Arc::new(budget), per_file: per_file_bytes.max(SMALLEST_BLOCK) })
+    }
+
+    /// How many bytes a file of this size wants with its opening: all, or none.
+    pub fn first(size: u64) -> usize {
+        if size <= FIRST_BLOCK { usize::try_from(size).unwrap_or(0) } else { 0 }
     }
 
     /// A file over `medium`, of `size` bytes, the first of which are replaced by `header_patch`.

@@ -111,7 +111,7 @@ fn attributes(size: u64) -> Attributes {
 
 fn medium(fake: &Arc<Fake>) -> Medium {
     let media: Arc<dyn OpenMedia> = Arc::<Fake>::clone(fake);
-    Medium { media, source: (1, 1), describe: "recording 1".into() }
+    Medium { media, first: None, source: (1, 1), describe: "recording 1".into() }
 }
 
 fn open(reader: &MediaReader, fake: &Arc<Fake>) -> Arc<dyn OpenFile> {
@@ -551,4 +551,31 @@ proptest! {
             assert_eq!(fake.live.load(Ordering::SeqCst), 0);
         });
     }
+}
+
+#[tokio::test]
+async fn bytes_that_come_with_the_opening_are_not_read_again() {
+    let fake = Arc::new(Fake { size: K32 as u64, ..Fake::default() });
+    let whole: Bytes = (0..fake.size).map(byte).collect::<Vec<_>>().into();
+    let reader = MediaReader::new(64 * MIB, 8 * MIB);
+    assert_eq!(MediaReader::first(fake.size), K32);
+    assert_eq!(MediaReader::first(256 << 10), 256 << 10);
+    assert_eq!(MediaReader::first((256 << 10) + 1), 0);
+
+    let with = |first| Medium { first, ..medium(&fake) };
+    let patch = Bytes::from_static(b"patch");
+    let file = reader.open(with(Some(whole.clone())), fake.size, patch, attributes(fake.size), None);
+    assert_eq!(reader.bytes_in_use(), fake.size);
+    let got = read(&file, 0, K32).await.unwrap();
+    assert_eq!((&got[..5], &got[5..]), (&b"patch"[..], &whole[5..]));
+    assert_eq!(read(&file, 5, 100).await.unwrap(), whole[5..105]);
+    drop(file);
+    assert_eq!(reader.bytes_in_use(), 0);
+    let again = fake.reads.lock().unwrap().len();
+
+    // Too few are none.
+    let few =
+        reader.open(with(Some(whole.slice(..100))), fake.size, Bytes::new(), attributes(fake.size), None);
+    assert_eq!(read(&few, 0, K32).await.unwrap(), whole);
+    assert_eq!(fake.reads.lock().unwrap().len(), again + 1);
 }
