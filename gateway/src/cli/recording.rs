@@ -43,10 +43,11 @@ fn erase_help() -> String {
     format!(
         "Erase what is personal about a recording, for good\n\n\
          All that facts say about it goes: names, numbers, accounts, cases, codes, the source's id of the call, and every \
-         key that the gateway doesn't know. What stays: {}, and the file's name, size and times. The index files that \
-         list it are written anew and their older generations removed. The same facts are dropped when the source tells \
-         them again. The journal says who erased it and when. The media itself stays, as do the source's own records, \
-         copies that were downloaded, and backups of the gateway's state.",
+         key that the gateway doesn't know. What stays: {}, the file's name, size and times, and the ids and keys by which \
+         the source's facts are known when they come again. The index files that list it are written \
+         anew and their older generations removed. The same facts are dropped when the source tells them again. The journal \
+         says who erased it and when. The media itself stays, as do the source's own records, copies that were \
+         downloaded, and backups of the gateway's state.",
         KEPT_FACTS.join(", ")
     )
 }
