@@ -5,6 +5,8 @@
 //! | `GET /v1/status` | a [`Status`] |
 //! | `POST /v1/state/backup` with `{"directory": "/…"}` | a [`BackupReport`] |
 //!
+//! and what [`records`] lists.
+//!
 //! What fails answers `{"error": "…"}` with a status of 4xx or 5xx. Who may connect: root, and the user that the
 //! gateway runs as; the kernel says who it is.
 
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub mod client;
 pub mod ready;
+pub mod records;
 
+mod records_server;
 mod server;
 mod socket;
 
@@ -34,7 +38,7 @@ use crate::{
 
 /// What the admin API can ask of a running gateway.
 #[async_trait]
-pub trait Operations: Send + Sync + 'static {
+pub trait Operations: records::Records {
     /// How the gateway is.
     async fn status(&self) -> Status;
 
@@ -395,5 +399,7 @@ fn count(number: usize) -> u64 {
 
 type SharedOperations = Arc<dyn Operations>;
 
+#[cfg(test)]
+mod records_tests;
 #[cfg(test)]
 mod tests;

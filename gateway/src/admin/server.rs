@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::state::DataDirLock;
 
 use super::{
-    BackupRequest, ErrorBody, Operations, SharedOperations, SocketError,
-    socket::{self, AdminListener, within},
+    BackupRequest, ErrorBody, Operations, SharedOperations, SocketError, records_server,
+    socket::{self, AdminListener, Peer, within},
 };
 
 /// Bytes that a request's body may have.
@@ -42,7 +42,8 @@ impl AdminServer {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            let serve = axum::serve(AdminListener::new(listener), router(operations))
+            let service = router(operations).into_make_service_with_connect_info::<Peer>();
+            let serve = axum::serve(AdminListener::new(listener), service)
                 .with_graceful_shutdown(stopped.clone().cancelled_owned());
             let ended = async {
                 stopped.cancelled().await;
@@ -77,6 +78,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/state/backup", post(backup))
+        .merge(records_server::routes())
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such resource") })
         .method_not_allowed_fallback(|| async {
             failure(StatusCode::METHOD_NOT_ALLOWED, "this resource doesn't know that method")
@@ -110,6 +112,6 @@ async fn backup(
     }
 }
 
-fn failure(status: StatusCode, error: impl Into<String>) -> Response {
+pub(super) fn failure(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(ErrorBody { error: error.into() })).into_response()
 }

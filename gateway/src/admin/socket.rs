@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
@@ -99,7 +100,7 @@ impl AdminListener {
             tracing::warn!(uid = peer.uid(), pid = peer.pid(), "refused a connection to the admin socket");
             return Ok(None);
         }
-        Ok(Some(AdminStream { stream, _place: place }))
+        Ok(Some(AdminStream { stream, uid: peer.uid(), _place: place }))
     }
 }
 
@@ -134,7 +135,21 @@ impl axum::serve::Listener for AdminListener {
 /// A connection that gives its place back when it ends.
 pub(super) struct AdminStream {
     stream: UnixStream,
+    /// Whose it is.
+    uid: u32,
     _place: OwnedSemaphorePermit,
+}
+
+/// Who asks, as the kernel tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub uid: u32,
+}
+
+impl Connected<IncomingStream<'_, AdminListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, AdminListener>) -> Self {
+        Self { uid: stream.io().uid }
+    }
 }
 
 impl AsyncRead for AdminStream {

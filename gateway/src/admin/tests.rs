@@ -12,7 +12,7 @@ use super::{
     *,
 };
 
-struct Fake;
+pub(super) struct Fake;
 
 fn some_status() -> Status {
     let source = SourceReport {
@@ -102,7 +102,7 @@ impl Operations for Fake {
     }
 }
 
-fn started(dir: &Path) -> (DataDirLock, AdminServer) {
+pub(super) fn started(dir: &Path) -> (DataDirLock, AdminServer) {
     let lock = DataDirLock::acquire(dir).unwrap();
     let server = AdminServer::start(&lock, Arc::new(Fake)).unwrap();
     (lock, server)

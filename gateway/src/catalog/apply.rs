@@ -4,7 +4,7 @@
 use super::{
     CatalogError,
     entries::{Adopted, Entry, Learned, Published, Subject},
-    join, keys,
+    erase, join, keys,
     keys::Place,
     rows::{
         Condition, Counts, Details, FolderRow, Frozen, Listed, MediaRow, Recording, RootIndexRow, TenantRow,
@@ -22,11 +22,13 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
             // Facts that the store has already count; those that it has lost come with the next scan.
             let key = keys::media(entry.tenant, entry.source, &entry.media);
             let told = txn.get::<MediaRow>(&key).await?.map(|row| row.told).unwrap_or_default();
+            let values = join::joined(txn, entry.tenant, entry.source, &told).await?;
             let details = Details {
                 start_ms: entry.start_ms,
                 stop_ms: entry.stop_ms,
                 duration_ms: entry.duration_ms,
-                values: join::joined(txn, entry.tenant, entry.source, &told).await?,
+                values: erase::without_erased(txn, entry.tenant, entry.source, &entry.media, &told, values)
+                    .await?,
             };
             published(txn, entry, details, now_ms).await?;
             // The rows that the index files hold are not known to be there.
@@ -44,6 +46,7 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
         Entry::Missing(subject) => replay_condition(txn, subject, Condition::Missing).await,
         Entry::Returned(subject) => replay_condition(txn, subject, Condition::Sound).await,
         Entry::Corrupt(subject) => replay_condition(txn, subject, Condition::Corrupt).await,
+        Entry::FactsErased(entry) => erase::facts_erased(txn, entry, now_ms).await,
     }
 }
 

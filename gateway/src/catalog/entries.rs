@@ -26,6 +26,8 @@ pub enum Entry {
     Returned(Subject),
     /// The media of a published recording has changed.
     Corrupt(Subject),
+    /// The personal values of a recording's facts were erased.
+    FactsErased(FactsErased),
 }
 
 /// A tenant is served for the first time.
@@ -107,6 +109,37 @@ pub struct Subject {
     pub media: String,
 }
 
+/// The personal values of a recording's facts were erased, and stay so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactsErased {
+    /// The recording.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// Ids of the facts, in the source, that were told about this recording and no other that isn't erased.
+    pub facts: Vec<String>,
+    /// Who did it.
+    pub by: Actor,
+    /// The note that says why. It lies outside the journal, because what people write may be personal, too.
+    pub note: Option<uuid::Uuid>,
+}
+
+/// Who has done something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// A user of the gateway's machine, by the number that the kernel tells.
+    LocalUser(u32),
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::LocalUser(0) => f.write_str("root on the gateway's machine"),
+            Self::LocalUser(uid) => write!(f, "user {uid} of the gateway's machine"),
+        }
+    }
+}
+
 impl Entry {
     /// The form that the journal takes.
     pub fn to_journal(&self) -> Result<NewEntry, CatalogError> {
@@ -126,8 +159,8 @@ impl Entry {
             .map_err(|error| CatalogError::Row(format!("a journal entry of kind {kind}: {error}")))
     }
 
-    const KINDS: [&'static str; 7] =
-        ["adopted", "learned", "published", "orphaned", "missing", "returned", "corrupt"];
+    const KINDS: [&'static str; 8] =
+        ["adopted", "learned", "published", "orphaned", "missing", "returned", "corrupt", "facts_erased"];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -138,6 +171,7 @@ impl Entry {
             Self::Missing(_) => "missing",
             Self::Returned(_) => "returned",
             Self::Corrupt(_) => "corrupt",
+            Self::FactsErased(_) => "facts_erased",
         }
     }
 }
@@ -173,6 +207,18 @@ mod tests {
         let again = Entry::Published(published).to_journal().unwrap();
         assert_eq!(again.kind, "published");
         assert_eq!(again.data, data);
+    }
+
+    #[test]
+    fn an_erasure_is_read_as_it_was_first_written() {
+        let text = r#"{"tenant":1,"uid":"0196a5c2-2a50-7c31-8d2b-0f3a5f0f9a10","source":2,"media":"a.wav","facts":["cdr-1"],"by":{"local_user":0},"note":"0196a5c2-2a50-7c31-8d2b-0f3a5f0f9a11"}"#;
+        let data = serde_json::from_str(text).unwrap();
+        let Some(Entry::FactsErased(erased)) = Entry::from_journal("facts_erased", &data).unwrap() else {
+            unreachable!("the fixture is an erasure")
+        };
+        assert_eq!((erased.subject.media.as_str(), erased.by), ("a.wav", Actor::LocalUser(0)));
+        let again = Entry::FactsErased(erased).to_journal().unwrap();
+        assert_eq!((again.kind.as_ref(), again.data), ("facts_erased", data));
     }
 
     #[test]

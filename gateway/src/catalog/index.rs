@@ -88,11 +88,25 @@ impl Catalog {
 
     /// Publishes root indexes whose day is over, and writes anew what has changed. Called at intervals.
     pub async fn publish_indexes(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        Ok(self.publish_roots(tenant, now_ms).await? + self.rewrite_folders(tenant, now_ms).await?)
+        self.finish_erasures(tenant, now_ms).await?;
+        Ok(self.publish_roots(tenant, now_ms, |_| true).await? + self.rewrite_folders(tenant, now_ms).await?)
     }
 
-    /// Publishes the root indexes that are due.
-    async fn publish_roots(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
+    /// The part of [`Self::publish_indexes`] that waits for no source: what somebody wants written anew at once, and
+    /// folders.
+    pub async fn publish_urgent(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
+        self.finish_erasures(tenant, now_ms).await?;
+        let roots = self.publish_roots(tenant, now_ms, is_wanted_at_once).await?;
+        Ok(roots + self.rewrite_folders(tenant, now_ms).await?)
+    }
+
+    /// Publishes the root indexes that are due, of those that are wanted.
+    async fn publish_roots(
+        &self,
+        tenant: &Tenant,
+        now_ms: i64,
+        wanted: impl Fn(&RootIndexRow) -> bool,
+    ) -> Result<u64, CatalogError> {
         self.owe_empty_days(tenant, now_ms).await?;
         let watermark = self.watermark(tenant).await?;
         let mut published = 0;
@@ -101,7 +115,7 @@ impl Catalog {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             for (day, row) in rows {
                 let Some(end) = tenant.zone.end_of(day) else { continue };
-                if is_due(&row, end, watermark, now_ms) {
+                if wanted(&row) && is_due(&row, end, watermark, now_ms) {
                     let incomplete = watermark < end;
                     self.publish_root(tenant, day, incomplete, now_ms).await?;
                     published += 1;
@@ -237,7 +251,7 @@ impl Catalog {
     }
 
     /// The earliest of the sources' watermarks: what started before it is known.
-    async fn watermark(&self, tenant: &Tenant) -> Result<i64, CatalogError> {
+    pub(super) async fn watermark(&self, tenant: &Tenant) -> Result<i64, CatalogError> {
         let mut earliest = i64::MAX;
         for source in &tenant.sources {
             earliest = earliest.min(self.source(tenant.id, source.id).await?.watermark_ms);
@@ -276,7 +290,7 @@ impl Catalog {
         self.record(&mut writer, txn, &[]).await
     }
 
-    async fn publish_root(
+    pub(super) async fn publish_root(
         &self,
         tenant: &Tenant,
         day: LocalDay,
@@ -314,7 +328,12 @@ impl Catalog {
         Ok(())
     }
 
-    async fn rewrite_folder(&self, tenant: &Tenant, day: UtcDay, now_ms: i64) -> Result<(), CatalogError> {
+    pub(super) async fn rewrite_folder(
+        &self,
+        tenant: &Tenant,
+        day: UtcDay,
+        now_ms: i64,
+    ) -> Result<(), CatalogError> {
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
         let mut txn = Txn::new(&*self.store);
@@ -461,25 +480,51 @@ impl Catalog {
 
     /// Removes other generations of an index; who has one open keeps it. What can't be removed only takes room.
     fn remove_others(&self, tenant: u32, part: IndexPart, keep: u64) {
+        if let Err(error) = self.remove_other_generations(tenant, part, keep) {
+            tracing::debug!(%error, "an old generation of an index stays");
+        }
+    }
+
+    /// Removes other generations of an index, all of them where `keep` is 0. The folder isn't synced.
+    pub(super) fn remove_other_generations(
+        &self,
+        tenant: u32,
+        part: IndexPart,
+        keep: u64,
+    ) -> Result<(), CatalogError> {
         let kept = self.index_path(tenant, part, keep);
         let (Some(folder), Some(stem)) = (kept.parent(), part.stem().rsplit('/').next().map(str::to_owned))
         else {
-            return;
+            return Ok(());
         };
-        let Ok(entries) = fs::read_dir(folder) else { return };
-        for entry in entries.flatten() {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(CatalogError::Index { path: folder.to_owned(), source }),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| CatalogError::Index { path: folder.to_owned(), source })?;
             let path = entry.path();
             let same = entry.file_name().to_str().is_some_and(|name| {
                 name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".csv"))
             });
             if same && path != kept {
-                let _ = fs::remove_file(path);
+                fs::remove_file(&path).map_err(|source| CatalogError::Index { path, source })?;
             }
         }
+        Ok(())
     }
 }
 
+/// Somebody wants a published index written anew at once.
+fn is_wanted_at_once(row: &RootIndexRow) -> bool {
+    row.file.generation != 0 && row.dirty_since_ms == Some(AT_ONCE)
+}
+
 fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
+    if is_wanted_at_once(row) {
+        return true;
+    }
     if now_ms < end {
         return false;
     }
@@ -492,7 +537,7 @@ fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
 }
 
 /// When a root index is due at the latest; `None` where nothing is owed. What came late is due when it came.
-fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
+pub(super) fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
     let at_the_latest = match row.file.generation {
         0 => end.saturating_add(LATEST_MS),
         _ => row.file.modified.saturating_mul(1000).saturating_add(REPUBLISH_MS),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     Catalog, CatalogError, Writer, apply,
     entries::{Entry, Learned, Published, Subject},
-    join, keys,
+    erase, join, keys,
     keys::Place,
     rows::{self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, TenantRow, Told, numbered},
     txn::Txn,
@@ -132,6 +132,8 @@ struct Work<'a> {
     tenant: &'a Tenant,
     source: &'a Source,
     now_ms: i64,
+    /// Something of the tenant was erased once, so that marks have to be looked for.
+    erasures: bool,
     txn: Txn<'a>,
     entries: Vec<Entry>,
     /// Media whose facts or state have changed.
@@ -150,12 +152,14 @@ impl<'a> Work<'a> {
         now_ms: i64,
     ) -> Result<Self, CatalogError> {
         catalog.ensure_caught_up(writer).await?;
+        let erasures = catalog.has_erasures(writer, tenant.id).await?;
         Ok(Self {
             catalog,
             writer,
             tenant,
             source,
             now_ms,
+            erasures,
             txn: Txn::new(&*catalog.store),
             entries: Vec::new(),
             touched: BTreeSet::new(),
@@ -187,6 +191,9 @@ impl<'a> Work<'a> {
                 }
                 Item::MediaGone(_) => continue,
             };
+            if self.erasures {
+                rows.extend(erase::mark_of(tenant, source, item));
+            }
             joins.extend(item_keys.iter().map(|key| keys::join(tenant, source, key.kind as u32, &key.value)));
         }
         self.txn.prefetch(rows).await?;
@@ -199,6 +206,9 @@ impl<'a> Work<'a> {
             }
             if let Some(join) = self.txn.get::<JoinRow>(key).await? {
                 members.extend(join.media.iter().map(|id| keys::media(tenant, source, id)));
+                if self.erasures {
+                    members.extend(join.media.iter().map(|id| keys::erased_media(tenant, source, id)));
+                }
                 members.extend(join.facts.iter().map(|id| keys::facts(tenant, source, id)));
             }
         }
@@ -298,8 +308,11 @@ impl<'a> Work<'a> {
         tracing::debug!(source = %self.source.name, media = id, "announced as gone");
     }
 
-    async fn facts(&mut self, facts: Facts) -> Result<(), CatalogError> {
+    async fn facts(&mut self, mut facts: Facts) -> Result<(), CatalogError> {
         let (tenant, source) = (self.tenant.id, self.source.id);
+        if self.erasures && erase::are_erased(&mut self.txn, tenant, source, &facts.id).await? {
+            facts.values.retain(|(key, _)| !erase::is_personal(key));
+        }
         let key = keys::facts(tenant, source, &facts.id);
         let known = self.txn.get::<FactsRow>(&key).await?;
         let row = FactsRow {
@@ -381,7 +394,11 @@ impl<'a> Work<'a> {
     async fn evaluate(&mut self, id: &str, waited: bool) -> Result<(), CatalogError> {
         let key = keys::media(self.tenant.id, self.source.id, id);
         let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else { return Ok(()) };
-        let values = join::joined(&mut self.txn, self.tenant.id, self.source.id, &row.told).await?;
+        let mut values = join::joined(&mut self.txn, self.tenant.id, self.source.id, &row.told).await?;
+        if self.erasures {
+            let (tenant, source) = (self.tenant.id, self.source.id);
+            values = erase::without_erased(&mut self.txn, tenant, source, id, &row.told, values).await?;
+        }
         if let Some(place) = row.place {
             self.forget_due(&row);
             return self.refresh(place, &row.told, values).await;

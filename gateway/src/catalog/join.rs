@@ -21,6 +21,24 @@ pub async fn joined(
     source: u32,
     told: &Told,
 ) -> Result<BTreeMap<String, String>, CatalogError> {
+    let mut values = BTreeMap::new();
+    for (_, facts) in joined_rows(txn, tenant, source, told).await? {
+        if !facts.gone {
+            for (key, value) in facts.values {
+                values.entry(key).or_insert(value);
+            }
+        }
+    }
+    Ok(values)
+}
+
+/// All facts that join a medium with their ids, the winning ones first; those that are withdrawn are among them.
+pub async fn joined_rows(
+    txn: &mut Txn<'_>,
+    tenant: u32,
+    source: u32,
+    told: &Told,
+) -> Result<Vec<(String, FactsRow)>, CatalogError> {
     let mut found: Vec<(u32, std::cmp::Reverse<u64>, String, FactsRow)> = Vec::new();
     for (kind, value) in &told.keys {
         let Some(join) = txn.get::<JoinRow>(&keys::join(tenant, source, *kind, value)).await? else {
@@ -30,21 +48,13 @@ pub async fn joined(
             if found.iter().any(|(_, _, known, _)| *known == id) {
                 continue;
             }
-            if let Some(facts) = txn.get::<FactsRow>(&keys::facts(tenant, source, &id)).await?
-                && !facts.gone
-            {
+            if let Some(facts) = txn.get::<FactsRow>(&keys::facts(tenant, source, &id)).await? {
                 found.push((*kind, std::cmp::Reverse(facts.revision), id, facts));
             }
         }
     }
     found.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
-    let mut values = BTreeMap::new();
-    for (_, _, _, facts) in found {
-        for (key, value) in facts.values {
-            values.entry(key).or_insert(value);
-        }
-    }
-    Ok(values)
+    Ok(found.into_iter().map(|(_, _, id, facts)| (id, facts)).collect())
 }
 
 /// The exact start that facts give, Unix milliseconds UTC.

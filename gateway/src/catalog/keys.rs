@@ -23,6 +23,10 @@ enum Kind {
     RootIndex = 10,
     Source = 11,
     Tenant = 12,
+    /// Marks of media and facts whose personal values were erased.
+    Erased = 16,
+    /// Days whose index files may still hold what was erased.
+    Erasing = 17,
 }
 
 /// Where a published recording stands: its row's key within the tenant, and its name but for the extension.
@@ -86,6 +90,11 @@ pub fn recording(tenant: u32, place: Place) -> Vec<u8> {
     key
 }
 
+/// Prefix of a tenant's published recordings, in the order of their names.
+pub fn recordings(tenant: u32) -> Vec<u8> {
+    start(tenant, Kind::Recording)
+}
+
 /// Prefix of a day's published recordings.
 pub fn recordings_of(tenant: u32, day: UtcDay) -> Vec<u8> {
     let mut key = start(tenant, Kind::Recording);
@@ -117,6 +126,16 @@ pub fn media_of(tenant: u32, source: u32) -> Vec<u8> {
     let mut key = start(tenant, Kind::Media);
     key.extend_from_slice(&source.to_be_bytes());
     key
+}
+
+/// Prefix of a tenant's media, by source.
+pub fn all_media(tenant: u32) -> Vec<u8> {
+    start(tenant, Kind::Media)
+}
+
+/// The source in a key of [`media`] or [`source`].
+pub fn source_of(key: &[u8]) -> Option<u32> {
+    read_u32(key, 5)
 }
 
 /// The medium's id in a key of [`media`].
@@ -229,6 +248,52 @@ pub fn source(tenant: u32, source: u32) -> Vec<u8> {
     let mut key = start(tenant, Kind::Source);
     key.extend_from_slice(&source.to_be_bytes());
     key
+}
+
+/// Prefix of the rows of a tenant's sources, those that aren't configured any more among them.
+pub fn sources(tenant: u32) -> Vec<u8> {
+    start(tenant, Kind::Source)
+}
+
+/// The mark of a medium whose personal values were erased.
+pub fn erased_media(tenant: u32, source: u32, id: &str) -> Vec<u8> {
+    erased(tenant, 1, source, id)
+}
+
+/// The mark of facts whose personal values were erased.
+pub fn erased_facts(tenant: u32, source: u32, id: &str) -> Vec<u8> {
+    erased(tenant, 2, source, id)
+}
+
+fn erased(tenant: u32, what: u8, source: u32, id: &str) -> Vec<u8> {
+    let mut key = all_erased(tenant);
+    key.push(what);
+    key.extend_from_slice(&source.to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// Prefix of all marks of a tenant.
+pub fn all_erased(tenant: u32) -> Vec<u8> {
+    start(tenant, Kind::Erased)
+}
+
+/// The days of a recording (days since 1970-01-01) whose index files may still hold what was erased.
+pub fn erasing(tenant: u32, local_day: i32, utc_day: i32) -> Vec<u8> {
+    let mut key = all_erasing(tenant);
+    push_day(&mut key, local_day);
+    push_day(&mut key, utc_day);
+    key
+}
+
+/// Prefix of [`erasing`].
+pub fn all_erasing(tenant: u32) -> Vec<u8> {
+    start(tenant, Kind::Erasing)
+}
+
+/// Local day and UTC day in a key of [`erasing`].
+pub fn days_of_erasing(key: &[u8]) -> Option<(i32, i32)> {
+    Some((read_day(key, 5)?, read_day(key, 9)?))
 }
 
 /// Row of a tenant's counters.

@@ -17,12 +17,15 @@ use crate::{
 
 mod apply;
 mod entries;
+mod erase;
 mod index;
 mod ingest;
 mod join;
 mod keys;
 mod publish;
+mod republish;
 mod rows;
+mod search;
 mod seen;
 mod sync;
 mod txn;
@@ -30,14 +33,18 @@ mod txn;
 #[cfg(test)]
 mod tests;
 
-pub use entries::{Entry, Learned, Published, Subject};
+pub use entries::{Actor, Entry, FactsErased, Learned, Published, Subject};
+pub use erase::{ErasedRow, Erasure, KEPT as KEPT_FACTS, is_personal};
 pub use index::{IndexPart, Overdue};
 pub use ingest::Ingested;
 pub use keys::Place;
 pub use publish::applied;
+pub use republish::{Indexed, Marked};
 pub use rows::{
-    Condition, Counts, Details, FolderRow, Frozen, IndexFile, Listed, Recording, RootIndexRow, SourceRow,
+    Condition, Counts, Details, FactsRow, FolderRow, Frozen, IndexFile, Listed, MediaRow, Recording,
+    RootIndexRow, SourceRow, Told,
 };
+pub use search::{Bounds, Described, Found, Position, Search, SearchPage, State};
 pub use sync::{Progress, Synchroniser};
 
 /// Why the catalog failed.
@@ -87,6 +94,8 @@ pub struct Catalog {
 struct Writer {
     /// The next sequence of seconds that were used lately.
     sequences: HashMap<(u32, UtcSecond), u32>,
+    /// Tenants of which something was erased once, as far as it was looked at.
+    erasures: HashMap<u32, bool>,
     /// The store has applied all that is in the journal.
     caught_up: bool,
 }

@@ -24,6 +24,7 @@ impl Catalog {
 
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
         writer.sequences.clear();
+        writer.erasures.clear();
         // What somebody had queued and didn't wait for is settled first; both queues keep their order.
         self.journal.sync().await?;
         self.store.commit(Batch::new()).await?;

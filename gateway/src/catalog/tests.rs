@@ -27,18 +27,18 @@ use crate::{
 };
 
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
-const EVENING: i64 = 1_465_259_400_000;
+pub(super) const EVENING: i64 = 1_465_259_400_000;
 
 static NOW: AtomicI64 = AtomicI64::new(EVENING + 40 * 24 * 3_600_000);
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     NOW.load(Ordering::Relaxed)
 }
 
 #[derive(Default)]
-struct Storage {
-    media: BTreeMap<String, Media>,
-    facts: BTreeMap<String, Facts>,
+pub(super) struct Storage {
+    pub(super) media: BTreeMap<String, Media>,
+    pub(super) facts: BTreeMap<String, Facts>,
     fails: Option<ErrorCode>,
     /// A call that is abandoned keeps its end of the channel.
     hangs: bool,
@@ -46,10 +46,10 @@ struct Storage {
 }
 
 #[derive(Default)]
-struct Bent(Mutex<Storage>);
+pub(super) struct Bent(Mutex<Storage>);
 
 impl Bent {
-    fn change(&self, change: impl FnOnce(&mut Storage)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Storage)) {
         change(&mut self.0.lock().unwrap());
     }
 
@@ -104,20 +104,20 @@ impl MediaSource for Bent {
     }
 }
 
-struct World {
-    dir: tempfile::TempDir,
-    tenant: Arc<Tenant>,
-    bent: Arc<Bent>,
-    catalog: Arc<Catalog>,
-    governance: Arc<Governance>,
+pub(super) struct World {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) bent: Arc<Bent>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) governance: Arc<Governance>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(Unmatched::Orphan).await
     }
 
-    async fn with(unmatched: Unmatched) -> Self {
+    pub(super) async fn with(unmatched: Unmatched) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (catalog, governance) = open(dir.path()).await;
         let source = Source {
@@ -147,14 +147,14 @@ impl World {
     }
 
     /// The gateway stops and starts again.
-    async fn restart(self) -> Self {
+    pub(super) async fn restart(self) -> Self {
         let Self { dir, tenant, bent, catalog, governance } = self;
         drop((catalog, governance));
         let (catalog, governance) = open(dir.path()).await;
         Self { dir, tenant, bent, catalog, governance }
     }
 
-    async fn scan(&self) -> Progress {
+    pub(super) async fn scan(&self) -> Progress {
         let progress = Arc::new(RwLock::default());
         let wake = Arc::new(Notify::new());
         let stop = tokio_util::sync::CancellationToken::new();
@@ -172,7 +172,7 @@ impl World {
         Arc::into_inner(progress).unwrap().into_inner().unwrap()
     }
 
-    async fn names(&self) -> Vec<String> {
+    pub(super) async fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut from = None;
         loop {
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    async fn index(&self, part: IndexPart) -> String {
+    pub(super) async fn index(&self, part: IndexPart) -> String {
         let file = match part {
             IndexPart::Root(day) => self.catalog.root_index(7, day).await.unwrap().unwrap().file,
             IndexPart::Brief(day) => self.catalog.folder(7, day).await.unwrap().unwrap().brief,
@@ -214,7 +214,7 @@ impl World {
     }
 }
 
-async fn open(dir: &std::path::Path) -> (Arc<Catalog>, Arc<Governance>) {
+pub(super) async fn open(dir: &std::path::Path) -> (Arc<Catalog>, Arc<Governance>) {
     let store = Arc::new(RedbStore::open(&dir.join("catalog.redb")).unwrap());
     let views = Arc::new(RedbStore::open(&dir.join("views.redb")).unwrap());
     let journal =
@@ -227,7 +227,7 @@ async fn open(dir: &std::path::Path) -> (Arc<Catalog>, Arc<Governance>) {
     (Arc::new(catalog), governance)
 }
 
-fn medium(n: u32) -> Media {
+pub(super) fn medium(n: u32) -> Media {
     Media {
         id: format!("{n}.wav"),
         version: format!("{n}-1"),
@@ -240,7 +240,7 @@ fn medium(n: u32) -> Media {
     }
 }
 
-fn facts(n: u32, start: i64) -> Facts {
+pub(super) fn facts(n: u32, start: i64) -> Facts {
     Facts {
         id: format!("cdr-{n}"),
         revision: 1,
@@ -254,16 +254,16 @@ fn facts(n: u32, start: i64) -> Facts {
     }
 }
 
-fn add(storage: &mut Storage, n: u32, start: i64) {
+pub(super) fn add(storage: &mut Storage, n: u32, start: i64) {
     storage.media.insert(medium(n).id, medium(n));
     storage.facts.insert(facts(n, start).id, facts(n, start));
 }
 
-fn june(day: u32) -> LocalDay {
+pub(super) fn june(day: u32) -> LocalDay {
     LocalDay::from_date(chrono::NaiveDate::from_ymd_opt(2016, 6, day).unwrap()).unwrap()
 }
 
-fn utc_june(day: u32) -> UtcDay {
+pub(super) fn utc_june(day: u32) -> UtcDay {
     UtcDay::from_number(june(day).number()).unwrap()
 }
 

@@ -16,11 +16,14 @@ mod demo;
 mod descriptors;
 mod exit;
 mod hash_password;
+mod index;
 mod output;
 mod plugin;
+mod recording;
 mod serve;
 mod state;
 mod status;
+mod table;
 
 pub use exit::{Exit, Failure};
 pub use output::Output;
@@ -45,6 +48,12 @@ enum Command {
     HashPassword(hash_password::Arguments),
     /// Say how the running gateway is.
     Status(status::Arguments),
+    /// Find recordings, look at one, erase what is personal about one.
+    #[command(subcommand)]
+    Recording(recording::Subcommands),
+    /// Look at the indexes, or have them written anew.
+    #[command(subcommand)]
+    Index(index::Subcommands),
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(plugin::Subcommands),
@@ -129,6 +138,8 @@ fn run(command: Command, output: &mut Output<'_>) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(arguments, output),
         Command::HashPassword(arguments) => hash_password::run(&arguments, output),
         Command::Status(arguments) => status::run(&arguments, output),
+        Command::Recording(command) => recording::run(command, output),
+        Command::Index(command) => index::run(command, output),
         Command::Plugin(command) => plugin::run(command, output),
         Command::State(command) => state::run(command, output),
     }

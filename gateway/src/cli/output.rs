@@ -25,6 +25,23 @@ impl<'w> Output<'w> {
         Ok(writeln!(self.writer, "{line}")?)
     }
 
+    /// Bytes as they are.
+    ///
+    /// # Errors
+    /// The writer's; see `Failure::from`.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(self.writer.write_all(bytes)?)
+    }
+
+    /// One line of JSON, where many follow each other.
+    ///
+    /// # Errors
+    /// The writer's; see `Failure::from`.
+    pub fn json_line(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value).map_err(Failure::failed)?;
+        self.line(text)
+    }
+
     /// A JSON document.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! journal/governance/   every uid, name and change of state; the two stores can be rebuilt from it
 //! journal/access/       for logins, refusals and downloads; nothing writes them there yet
 //! index/                the published index files
+//! notes/                what people wrote as their reasons, which the journal points to
 //! ssh/                  host keys
 //! gateway-id            whose journal this is
 //! ```
@@ -21,7 +22,7 @@ use crate::{
     catalog::{Catalog, CatalogError},
     governance::{self, Governance, GovernanceError},
     state::{
-        Chain, DataDirLock, Head, Journal, JournalError, JournalOptions, OpenState, RedbStore, Report,
+        Chain, DataDirLock, Head, Journal, JournalError, JournalOptions, Notes, OpenState, RedbStore, Report,
         SledStore, Store, StoreError, gateway_id, sync_folder,
     },
 };
@@ -162,6 +163,8 @@ impl Data {
         blocking(move || {
             copy_file(&dir.join("gateway-id"), &folder.join("gateway-id"))?;
             copy_folder(&dir.join("ssh"), &folder.join("ssh"))?;
+            // After the journal: whatever its copy points to is there.
+            copy_folder(&dir.join(Notes::FOLDER), &folder.join(Notes::FOLDER))?;
             let io = |source| DataError::Io { path: folder.clone(), source };
             sync_folder(&folder).map_err(io)?;
             let journals = vec![
@@ -384,11 +387,16 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), DataError> {
         let kind = entry.file_type().map_err(io)?;
         if kind.is_dir() {
             copy_folder(&source, &target)?;
-        } else if kind.is_file() && entry.file_name() != DataDirLock::FILE {
+        } else if kind.is_file() && entry.file_name() != DataDirLock::FILE && !is_unfinished(&source) {
             copy_file(&source, &target)?;
         }
     }
     sync_folder(to).map_err(io)
+}
+
+/// A file that [`crate::state::durable_write`] has begun and not renamed yet: it may be gone in a moment.
+fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tmp")
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<(), DataError> {

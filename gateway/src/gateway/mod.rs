@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio::{runtime::Runtime, sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,8 +32,11 @@ use crate::{
     vfs::{MediaReader, Mounted, Vfs},
 };
 
+mod asked;
 pub mod data;
 mod operations;
+mod records;
+mod report;
 mod source;
 mod watched;
 
@@ -160,6 +163,8 @@ struct Shared {
     settings: RwLock<SettingsReport>,
     background_pulse: Pulse,
     housekeeping_pulse: Pulse,
+    /// Somebody wants indexes written at once.
+    house_wake: Notify,
     started: chrono::DateTime<chrono::Utc>,
     dir: PathBuf,
     running: RwLock<HashMap<u32, RunningTenant>>,
@@ -246,6 +251,7 @@ impl Gateway {
             settings: RwLock::default(),
             background_pulse: Pulse::new("the background of scans and indexes", PULSE_LIMIT),
             housekeeping_pulse: Pulse::new("the publication of indexes", HOUSEKEEPING_LIMIT),
+            house_wake: Notify::new(),
             started: chrono::Utc::now(),
             dir: config.data_dir.clone(),
             running: RwLock::default(),
@@ -395,7 +401,7 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             let published = if settled {
                 catalog.publish_indexes(&tenant, now_ms()).await
             } else {
-                catalog.rewrite_folders(&tenant, now_ms()).await
+                catalog.publish_urgent(&tenant, now_ms()).await
             };
             if let Err(error) = published {
                 tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
@@ -410,6 +416,7 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
+            () = shared.house_wake.notified() => {}
             () = tokio::time::sleep(INDEX_INTERVAL) => {}
         }
     }
@@ -466,6 +473,7 @@ async fn adopt(data: &Data, tenant: &Tenant) -> Result<(), StartError> {
         tracing::warn!(tenant = %tenant.name, indexes = lost, "index files are not there; they are written anew");
     }
     data.catalog.rewrite_folders(tenant, now_ms()).await?;
+    data.catalog.finish_erasures(tenant, now_ms()).await?;
     Ok(())
 }
 

@@ -87,6 +87,19 @@ impl Governance {
         Ok((rows, page.next))
     }
 
+    /// At most so many orphans of a tenant, from a uid on, and the uid with which the next page begins.
+    pub async fn orphans_from(
+        &self,
+        tenant: u32,
+        from: [u8; 16],
+        limit: usize,
+    ) -> Result<(Vec<Orphan>, Option<[u8; 16]>), GovernanceError> {
+        let page = self.store.scan(&orphans_of(tenant), &orphan(tenant, &from), limit).await?;
+        let rows = page.rows.iter().map(|row| decode(&row.value)).collect::<Result<Vec<_>, _>>()?;
+        let uid_of = |key: Vec<u8>| key.get(5..).and_then(|uid| uid.try_into().ok());
+        Ok((rows, page.next.and_then(uid_of)))
+    }
+
     async fn replay(&self) -> Result<u64, GovernanceError> {
         let mut applied = self.applied().await?;
         let mut count = 0;
@@ -164,7 +177,8 @@ fn change(batch: &mut Batch, entry: &Entry) -> Result<(), GovernanceError> {
         | Entry::Learned(_)
         | Entry::Missing(_)
         | Entry::Returned(_)
-        | Entry::Corrupt(_) => {}
+        | Entry::Corrupt(_)
+        | Entry::FactsErased(_) => {}
     }
     Ok(())
 }

@@ -168,7 +168,7 @@ fn call_type(fact: &str) -> &str {
 }
 
 /// A text on one line that no spreadsheet takes for a formula.
-fn text_cell(text: &str) -> Cow<'_, str> {
+pub fn text_cell(text: &str) -> Cow<'_, str> {
     let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     // Looked at before control characters are replaced: a tab at the start counts.
     let guarded = text.starts_with(|c: char| matches!(c, '=' | '+' | '-' | '@') || breaks_line(c))

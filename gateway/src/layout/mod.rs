@@ -16,6 +16,6 @@ mod zone;
 mod vectors;
 
 pub use day::{LocalDay, UtcDay, UtcSecond};
-pub use index::{IndexKind, IndexRow, append_row, header};
+pub use index::{IndexKind, IndexRow, append_row, header, text_cell};
 pub use name::{Extension, ExtensionError, NameForm, RecordingName};
 pub use zone::{LocalTime, TenantZone, ZoneError};

@@ -6,6 +6,7 @@
 mod crash;
 mod files;
 pub mod journal;
+mod notes;
 mod redb;
 #[cfg(test)]
 mod shim;
@@ -19,6 +20,7 @@ pub use journal::{
     Appended, Chain, Cut, Entry, Head, Journal, JournalError, JournalOptions, JournalReader, NewEntry,
     Recovery, Report, Segment,
 };
+pub use notes::Notes;
 pub use redb::RedbStore;
 pub use sled::{OpenState, Opened, SledStore};
 pub use store::{Batch, Condition, MAX_PAGE, Page, Row, Store, StoreError, Versioned};
