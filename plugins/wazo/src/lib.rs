@@ -10,14 +10,11 @@
 
 mod cdr;
 mod facts;
-mod folder;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod media;
 mod names;
-mod report;
 mod settings;
-mod wav;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,6 +23,7 @@ use std::sync::Arc;
 use recgate_plugin_api::{
     Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source,
 };
+use recgate_plugin_common::{folder, report, wav};
 
 use crate::folder::{Folder, Stamp};
 use crate::media::Clock;
@@ -90,7 +88,7 @@ impl Source for Wazo {
     /// something could not be read at all, or a record file is just being written, it is `i64::MIN`: can't tell.
     fn scan(&self, call: &dyn Call, _from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error> {
         let began_ms = self.host.now_ms();
-        let mut reports = Reports::new(&*self.host);
+        let mut reports = Reports::new(&*self.host, Self::NAME);
         let root = Folder::open(&self.settings.root, "root")?;
         let records = match &self.settings.cdr_dir {
             Some(path) => Some(Folder::open(path, "cdr_dir")?),

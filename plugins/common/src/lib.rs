@@ -1,0 +1,7 @@
+//! What recgate's plugins over folders of recordings have in common: reading a folder without leaving it, headers of
+//! WAV files, the question whether a file is still being written, and a log that stays short.
+
+pub mod clock;
+pub mod folder;
+pub mod report;
+pub mod wav;
