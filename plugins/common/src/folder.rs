@@ -1,7 +1,7 @@
 //! Reading a folder without ever leaving it.
 //!
 //! A folder is opened by its configured path anew for each call, so that a disk that is unmounted is seen, and one
-//! that is mounted again is used. From there on only names of one component are opened, relative to the folder's
+//! that is mounted again is used. From there on only names of one component are opened, relative to a folder's
 //! descriptor and without following links, so no name and no link leads out of it.
 
 use std::ffi::{OsStr, OsString};
@@ -24,7 +24,8 @@ const NANOS_PER_MS: i128 = 1_000_000;
 #[derive(Debug)]
 pub struct Folder {
     dir: Dir,
-    setting: &'static str,
+    /// For messages: the setting, and the path from there.
+    shown: String,
 }
 
 /// A regular file in a folder, open for reading.
@@ -57,7 +58,7 @@ impl Folder {
     /// folder that is not there is a disk that is not mounted until the operator says otherwise.
     pub fn open(path: &Path, setting: &'static str) -> Result<Self, Error> {
         match Dir::open_ambient_dir(path, ambient_authority()) {
-            Ok(dir) => Ok(Self { dir, setting }),
+            Ok(dir) => Ok(Self { dir, shown: setting.to_owned() }),
             Err(error) => {
                 let remedy = match error.kind() {
                     io::ErrorKind::PermissionDenied => "let the gateway's user read and enter it",
@@ -74,6 +75,32 @@ impl Folder {
         }
     }
 
+    /// Opens a folder in this one. `None` where there is none, or what is there is not a folder: a link to one, too.
+    ///
+    /// # Errors
+    /// `Permission`, `Busy`, `Unavailable`.
+    pub fn folder(&self, name: impl AsRef<OsStr>) -> Result<Option<Self>, Error> {
+        let name = name.as_ref();
+        if !is_one_component(name) {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::DIRECTORY;
+        match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(descriptor) => {
+                let shown = format!("{}/{}", self.shown, name.display());
+                Ok(Some(Self { dir: Dir::from_std_file(File::from(descriptor)), shown }))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
+            Err(errno) => {
+                let mut message = format!("{}: folder {name:?} can't be opened", self.shown);
+                if errno == Errno::ACCESS {
+                    message.push_str(" (let the gateway's user read and enter it)");
+                }
+                Err(io_error(&errno.into(), message))
+            }
+        }
+    }
+
     /// Looks whether the folder can be listed and its files reached.
     pub fn probe(&self) -> Result<(), Error> {
         if let Some(first) = self.entries()?.next() {
@@ -85,7 +112,7 @@ impl Folder {
                 &errno.into(),
                 format!(
                     "{}: the folder can be listed but not entered (it lacks the x permission)",
-                    self.setting
+                    self.shown
                 ),
             )),
         }
@@ -94,7 +121,7 @@ impl Folder {
     /// The names in the folder, in no order, as a stream.
     pub fn entries(&self) -> Result<impl Iterator<Item = Result<OsString, Error>> + '_, Error> {
         let failed = |error: io::Error| {
-            let mut told = io_error(&error, format!("{}: the folder can't be listed", self.setting));
+            let mut told = io_error(&error, format!("{}: the folder can't be listed", self.shown));
             if told.code == ErrorCode::NotFound {
                 told.code = ErrorCode::Unavailable;
             }
@@ -133,7 +160,7 @@ impl Folder {
     }
 
     fn refused(&self, name: &OsStr, error: io::Error) -> Error {
-        let mut message = format!("{}: file {name:?} can't be opened", self.setting);
+        let mut message = format!("{}: file {name:?} can't be opened", self.shown);
         if error.kind() == io::ErrorKind::PermissionDenied {
             message.push_str(" (let the gateway's user read it)");
         }
