@@ -6,12 +6,12 @@
 //! at the next start: bytes beyond an index's committed length don't count, and entries that the store
 //! lacks are applied again.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::Mutex;
 
 use crate::{
-    layout::{LocalDay, UtcDay, UtcSecond},
+    layout::{LocalDay, UtcDay},
     state::{Journal, JournalError, Store, StoreError},
 };
 
@@ -21,6 +21,7 @@ mod index;
 mod ingest;
 mod join;
 mod keys;
+mod naming;
 mod publish;
 mod rows;
 mod seen;
@@ -85,8 +86,8 @@ pub struct Catalog {
 /// What only the one who holds the lock may use.
 #[derive(Default)]
 struct Writer {
-    /// The next sequence of seconds that were used lately.
-    sequences: HashMap<(u32, UtcSecond), u32>,
+    /// What is free in seconds that were used lately.
+    sequences: naming::Sequences,
     /// The store has applied all that is in the journal.
     caught_up: bool,
 }
