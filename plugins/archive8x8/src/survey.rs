@@ -128,7 +128,7 @@ impl Survey {
         let place = self.bases.len();
         let shown = name.clone().unwrap_or_else(|| ".".to_owned());
         let mut base = Base { name, index: None, orphans: None };
-        let mut others = Vec::new();
+        let (mut others, mut ignored) = (Vec::new(), 0_u64);
         let before = self.days.len();
         for entry in folder.entries()? {
             if call.is_cancelled() {
@@ -144,15 +144,26 @@ impl Survey {
                     if day.date().is_none() {
                         reports.warn(&format!("{shown}: folder {name:?} names a day that doesn't exist"));
                     }
-                    push(&mut self.days, Dated { day, base: place, name: name.to_owned(), kind: () })?;
+                    push(
+                        &mut self.days,
+                        FOUND_MAX,
+                        Dated { day, base: place, name: name.to_owned(), kind: () },
+                    )?;
                 }
                 FolderName::Index => spelled(&mut base.index, name, reports),
                 FolderName::Orphans => spelled(&mut base.orphans, name, reports),
-                FolderName::Other if is_root && names::is_base(name) && others.len() < BASES_MAX => {
-                    others.push(name.to_owned());
+                FolderName::Other if is_root && names::is_base(name) => {
+                    // Looked at here, so that files that lie about in the root don't count.
+                    match self.tolerated(folder.folder(name), reports)?.flatten() {
+                        Some(_) => push(&mut others, BASES_MAX, name.to_owned())?,
+                        None => ignored = ignored.saturating_add(1),
+                    }
                 }
-                FolderName::Other => reports.debug(&format!("{shown}: {name:?} is ignored")),
+                FolderName::Other => ignored = ignored.saturating_add(1),
             }
+        }
+        if ignored > 0 {
+            reports.debug(&format!("{shown}: {ignored} files and folders are ignored"));
         }
         if is_root || base.index.is_some() || base.orphans.is_some() || self.days.len() > before {
             self.bases.push(base);
@@ -174,6 +185,7 @@ impl Survey {
             let opened = open(root, name.as_deref(), &index);
             let Some(folder) = self.tolerated(opened, reports)?.flatten() else { continue };
             let Some(entries) = self.tolerated(folder.entries(), reports)? else { continue };
+            let mut ignored = 0_u64;
             for entry in entries {
                 if call.is_cancelled() {
                     return Err(cancelled());
@@ -181,10 +193,13 @@ impl Survey {
                 let Some(raw) = self.tolerated(entry, reports)? else { break };
                 match raw.to_str().and_then(|name| Some((name, names::parse_index(name)?))) {
                     Some((name, (day, kind))) => {
-                        push(&mut found, Dated { day, base: place, name: name.to_owned(), kind })?;
+                        push(&mut found, FOUND_MAX, Dated { day, base: place, name: name.to_owned(), kind })?;
                     }
-                    None => reports.debug(&format!("{index}: {raw:?} is ignored, it is no index")),
+                    None => ignored = ignored.saturating_add(1),
                 }
+            }
+            if ignored > 0 {
+                reports.debug(&format!("{index}: {ignored} files are ignored, they are no indexes"));
             }
         }
         self.indexes = found;
@@ -225,10 +240,10 @@ pub(crate) fn open(root: &Folder, base: Option<&str>, name: &str) -> Result<Opti
     }
 }
 
-fn push<T>(found: &mut Vec<T>, one: T) -> Result<(), Error> {
-    if found.len() >= FOUND_MAX {
+fn push<T>(found: &mut Vec<T>, most: usize, one: T) -> Result<(), Error> {
+    if found.len() >= most {
         let message = format!(
-            "root: there are more than {FOUND_MAX} day folders or root indexes; make it several sources"
+            "root: there are more than {most} archives, day folders or root indexes; make it several sources"
         );
         return Err(Error::new(ErrorCode::TooLarge, message));
     }

@@ -24,8 +24,8 @@ const NANOS_PER_MS: i128 = 1_000_000;
 #[derive(Debug)]
 pub struct Folder {
     dir: Dir,
-    /// For messages: the setting, and the path from there.
-    shown: String,
+    /// For messages: the setting that names it, or the path from there.
+    setting: String,
 }
 
 /// A regular file in a folder, open for reading.
@@ -58,7 +58,7 @@ impl Folder {
     /// folder that is not there is a disk that is not mounted until the operator says otherwise.
     pub fn open(path: &Path, setting: &'static str) -> Result<Self, Error> {
         match Dir::open_ambient_dir(path, ambient_authority()) {
-            Ok(dir) => Ok(Self { dir, shown: setting.to_owned() }),
+            Ok(dir) => Ok(Self { dir, setting: setting.to_owned() }),
             Err(error) => {
                 let remedy = match error.kind() {
                     io::ErrorKind::PermissionDenied => "let the gateway's user read and enter it",
@@ -87,12 +87,12 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::DIRECTORY;
         match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
             Ok(descriptor) => {
-                let shown = format!("{}/{}", self.shown, name.display());
-                Ok(Some(Self { dir: Dir::from_std_file(File::from(descriptor)), shown }))
+                let setting = format!("{}/{}", self.setting, name.display());
+                Ok(Some(Self { dir: Dir::from_std_file(File::from(descriptor)), setting }))
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
             Err(errno) => {
-                let mut message = format!("{}: folder {name:?} can't be opened", self.shown);
+                let mut message = format!("{}: folder {name:?} can't be opened", self.setting);
                 if errno == Errno::ACCESS {
                     message.push_str(" (let the gateway's user read and enter it)");
                 }
@@ -112,7 +112,7 @@ impl Folder {
                 &errno.into(),
                 format!(
                     "{}: the folder can be listed but not entered (it lacks the x permission)",
-                    self.shown
+                    self.setting
                 ),
             )),
         }
@@ -121,7 +121,7 @@ impl Folder {
     /// The names in the folder, in no order, as a stream.
     pub fn entries(&self) -> Result<impl Iterator<Item = Result<OsString, Error>> + '_, Error> {
         let failed = |error: io::Error| {
-            let mut told = io_error(&error, format!("{}: the folder can't be listed", self.shown));
+            let mut told = io_error(&error, format!("{}: the folder can't be listed", self.setting));
             if told.code == ErrorCode::NotFound {
                 told.code = ErrorCode::Unavailable;
             }
@@ -160,7 +160,7 @@ impl Folder {
     }
 
     fn refused(&self, name: &OsStr, error: io::Error) -> Error {
-        let mut message = format!("{}: file {name:?} can't be opened", self.shown);
+        let mut message = format!("{}: file {name:?} can't be opened", self.setting);
         if error.kind() == io::ErrorKind::PermissionDenied {
             message.push_str(" (let the gateway's user read it)");
         }
