@@ -245,7 +245,8 @@ typedef struct rg_media {
     uint32_t present;      /* RG_MEDIA_HAS_* */
     rg_str state_reason;   /* why, with RG_STATE_FAILED; else empty */
     uint8_t uid[16];       /* the gateway's uid (UUIDv7), where the storage keeps one */
-    rg_str preferred_name; /* the name it had in an earlier archive, to be kept where it is free */
+    rg_str preferred_name; /* the name it had in an earlier archive (R201606060001170000.wav): kept where it is free, if
+                              it tells the second of start_ms, exact to the second, or of the start in the facts */
     rg_bytes header_patch; /* bytes served in place of the first ones stored; never changes the length */
     const rg_key *keys;    /* keys by which facts find this medium */
     uint64_t key_count;

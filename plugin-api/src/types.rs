@@ -30,7 +30,8 @@ pub struct Media {
     pub state_reason: String,
     /// The gateway's uid, where the storage keeps one (16 bytes, UUIDv7).
     pub uid: Option<[u8; 16]>,
-    /// The name that the medium had in an earlier archive, to be kept where it is free.
+    /// The name that the medium had in an earlier archive (`R201606060001170000.wav`). It is kept where it is free,
+    /// if it tells the second of `start_ms`, exact to the second, or of the start in the facts.
     pub preferred_name: Option<String>,
     /// Bytes that are served in place of the first ones that are stored (a corrected WAV header).
     /// Never changes the length; at most 4096 bytes; empty where the stored bytes are served as they are.

@@ -10,12 +10,13 @@ use super::{
     entries::{Entry, Learned, Published, Subject},
     erase, join, keys,
     keys::Place,
+    naming,
     rows::{self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, TenantRow, Told, numbered},
     txn::Txn,
 };
 use crate::{
     config::{Source, Tenant, Unmatched},
-    layout::{Extension, UtcDay, UtcSecond},
+    layout::{Extension, NameForm, RecordingName, UtcDay, UtcSecond},
 };
 
 /// What came of a batch of items.
@@ -198,6 +199,7 @@ impl<'a> Work<'a> {
         }
         self.txn.prefetch(rows).await?;
         self.txn.prefetch(joins.iter().cloned()).await?;
+        self.prefetch_names(items).await?;
         let mut members = Vec::new();
         for key in &joins {
             // Beyond this, what is needed is read singly.
@@ -213,6 +215,20 @@ impl<'a> Work<'a> {
             }
         }
         self.txn.prefetch(members).await
+    }
+
+    /// The places that media without a name would like to have.
+    async fn prefetch_names(&mut self, items: &[Item]) -> Result<(), CatalogError> {
+        let mut places = Vec::new();
+        for item in items {
+            let Item::Media(Media { id, preferred_name: Some(name), .. }) = item else { continue };
+            let key = keys::media(self.tenant.id, self.source.id, id);
+            let named = self.txn.get::<MediaRow>(&key).await?.is_some_and(|row| row.place.is_some());
+            if let (false, Some(name)) = (named, RecordingName::parse(name, NameForm::Long)) {
+                places.push(keys::recording(self.tenant.id, Place::new(name.second, name.sequence)));
+            }
+        }
+        self.txn.prefetch(places).await
     }
 
     async fn media(&mut self, media: Media) -> Result<(), CatalogError> {
@@ -403,9 +419,9 @@ impl<'a> Work<'a> {
             self.forget_due(&row);
             return self.refresh(place, &row.told, values).await;
         }
-        let exact = join::exact_start_ms(&values).is_some();
-        let publish =
-            row.told.is_publishable() && (exact || waited && self.source.unmatched == Unmatched::Publish);
+        let exact = join::exact_start_ms(&values).is_some()
+            || waited && (row.told.places_itself() || self.source.unmatched == Unmatched::Publish);
+        let publish = row.told.is_publishable() && exact;
         if publish && !row.told.version.is_empty() {
             self.forget_due(&row);
             return self.publish(id, row, values).await;
@@ -432,9 +448,10 @@ impl<'a> Work<'a> {
         values: BTreeMap<String, String>,
     ) -> Result<(), CatalogError> {
         let details = join::details(&row.told, values);
-        let (Some(second), Some(local_day)) =
-            (UtcSecond::from_unix_ms(details.start_ms), self.tenant.zone.day_of(details.start_ms))
-        else {
+        let preferred = naming::preferred(&row.told, &details);
+        let second =
+            preferred.map_or_else(|| UtcSecond::from_unix_ms(details.start_ms), |name| Some(name.second));
+        let (Some(second), Some(local_day)) = (second, self.tenant.zone.day_of(details.start_ms)) else {
             self.complain(format!(
                 "media {id:?}: a start of {} ms is outside the calendar",
                 details.start_ms
@@ -443,7 +460,10 @@ impl<'a> Work<'a> {
             return self.txn.put(key, &MediaRow { due_ms: None, ..row });
         };
         let counters: TenantRow = self.txn.get(&keys::tenant(self.tenant.id)).await?.unwrap_or_default();
-        let sequence = self.next_sequence(second).await?;
+        let sequence = preferred.map(|name| name.sequence);
+        let sequences = &mut self.writer.sequences;
+        let sequence = sequences.give(&mut self.txn, self.tenant.id, second, sequence).await?;
+        let extension = preferred.map_or_else(|| extension(&row.told.media_type, id), |name| name.extension);
         let published = Published {
             tenant: self.tenant.id,
             uid: Uuid::from_bytes(row.uid),
@@ -456,7 +476,7 @@ impl<'a> Work<'a> {
             day: second.day().number(),
             second: second.second_of_day(),
             sequence,
-            extension: extension(&row.told.media_type, id).as_str().to_owned(),
+            extension: extension.as_str().to_owned(),
             local_day: local_day.number(),
             publication: counters.next_publication,
             size: row.told.size,
@@ -469,25 +489,6 @@ impl<'a> Work<'a> {
         self.entries.push(Entry::Published(published));
         self.outcome.published += 1;
         Ok(())
-    }
-
-    async fn next_sequence(&mut self, second: UtcSecond) -> Result<u32, CatalogError> {
-        let cached = self.writer.sequences.get(&(self.tenant.id, second)).copied();
-        let next = match cached {
-            Some(next) => next,
-            None => {
-                let last = self.txn.last_key(&keys::recordings_at(self.tenant.id, second)).await?;
-                match last.as_deref().and_then(keys::place_of_recording) {
-                    Some(place) => after(place.sequence)?,
-                    None => 0,
-                }
-            }
-        };
-        if self.writer.sequences.len() >= 65_536 {
-            self.writer.sequences.clear();
-        }
-        self.writer.sequences.insert((self.tenant.id, second), after(next)?);
-        Ok(next)
     }
 
     /// Facts that come late change cells, never what was frozen.
@@ -582,12 +583,6 @@ impl<'a> Work<'a> {
         }
         Ok(self.outcome)
     }
-}
-
-fn after(sequence: u32) -> Result<u32, CatalogError> {
-    sequence
-        .checked_add(1)
-        .ok_or_else(|| CatalogError::Row("a second has more than 4,294,967,295 recordings".into()))
 }
 
 /// By media type; else by the id's own ending; else `bin`.

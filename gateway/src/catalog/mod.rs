@@ -11,7 +11,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use tokio::sync::Mutex;
 
 use crate::{
-    layout::{LocalDay, UtcDay, UtcSecond},
+    layout::{LocalDay, UtcDay},
     state::{Journal, JournalError, Store, StoreError},
 };
 
@@ -22,6 +22,7 @@ mod index;
 mod ingest;
 mod join;
 mod keys;
+mod naming;
 mod publish;
 mod republish;
 mod rows;
@@ -92,8 +93,8 @@ pub struct Catalog {
 /// What only the one who holds the lock may use.
 #[derive(Default)]
 struct Writer {
-    /// The next sequence of seconds that were used lately.
-    sequences: HashMap<(u32, UtcSecond), u32>,
+    /// What is free in seconds that were used lately.
+    sequences: naming::Sequences,
     /// Tenants of which something was erased once, as far as it was looked at.
     erasures: HashMap<u32, bool>,
     /// The store has applied all that is in the journal.

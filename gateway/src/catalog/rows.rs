@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{CatalogError, keys::Place};
 
-/// The only format so far.
-const FORMAT: u8 = 1;
+/// What is written. Formats differ in what stands at the end of [`MediaRow`]: the second has `preferred_name`.
+const FORMAT: u8 = 2;
+/// The first format.
+const FIRST: u8 = 1;
 
 /// Encodes a row.
 pub fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, CatalogError> {
@@ -18,12 +20,18 @@ pub fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, CatalogError> {
 
 /// Decodes a row.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CatalogError> {
-    postcard::from_bytes(body(bytes)?).map_err(|error| CatalogError::Row(error.to_string()))
+    let body = body(bytes)?;
+    let row = match bytes.first() {
+        // What a later format has appended is absent: a zero byte, which rows without it leave unread.
+        Some(&FIRST) => postcard::from_bytes(&[body, &[0]].concat()),
+        _ => postcard::from_bytes(body),
+    };
+    row.map_err(|error| CatalogError::Row(error.to_string()))
 }
 
 fn body(bytes: &[u8]) -> Result<&[u8], CatalogError> {
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => Ok(rest),
+        Some((&(FIRST | FORMAT), rest)) => Ok(rest),
         Some((other, _)) => Err(CatalogError::Row(format!("format {other}, which this release can't read"))),
         None => Err(CatalogError::Row("an empty value".into())),
     }
@@ -116,7 +124,7 @@ pub struct MediaRow {
     pub due_ms: Option<i64>,
     /// Facts didn't come in time, and the source's rule makes that an orphan.
     pub orphan: bool,
-    /// What the source told.
+    /// What the source told. Last, because it is what formats have added to.
     pub told: Told,
 }
 
@@ -145,6 +153,8 @@ pub struct Told {
     pub header_patch: Vec<u8>,
     /// Kind (as number) and value.
     pub keys: Vec<(u32, String)>,
+    /// See [`Media::preferred_name`]. The first format ends before it.
+    pub preferred_name: Option<String>,
 }
 
 impl Told {
@@ -162,12 +172,18 @@ impl Told {
             state: media.state as u32,
             header_patch: media.header_patch.clone(),
             keys: numbered(&media.keys),
+            preferred_name: media.preferred_name.clone(),
         }
     }
 
     /// Whether it can be published: complete, wherever it lies.
     pub fn is_publishable(&self) -> bool {
         self.state == MediaState::Available as u32 || self.state == MediaState::Archived as u32
+    }
+
+    /// The start, if the medium alone tells the second of it.
+    pub fn exact_start_ms(&self) -> Option<i64> {
+        if self.start_precision == Precision::Second as u32 { self.start_ms } else { None }
     }
 
     /// The start, if the medium alone tells one.
@@ -289,4 +305,70 @@ pub struct Counts {
     pub missing: u64,
     /// Published, and their media has changed.
     pub corrupt: u64,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// A medium's row as the first release wrote it, and as it is written now. Catalogs live for decades: both must
+    /// always be readable.
+    const FIRST_RELEASE: &str = "013031323334353637383961626364656601fc88024da8460190d39bb0a4550003352d36ecb5030961756469\
+        6f2f7761760190d39bb0a455030001ac1b010004524946460102215332303136303630362f52323031363036\
+        3036303030313137393030302e776176";
+    const SECOND_FORMAT: &str = "023031323334353637383961626364656601fc88024da8460190d39bb0a4550003352d36ecb5030961756469\
+        6f2f7761760190d39bb0a455030001ac1b010004524946460102215332303136303630362f52323031363036\
+        3036303030313137393030302e7761760117523230313630363036303030313137393030302e776176";
+
+    fn row() -> MediaRow {
+        MediaRow {
+            uid: *b"0123456789abcdef",
+            place: Some(Place { day: 16_958, second: 77, sequence: 9000 }),
+            due_ms: Some(1_465_171_277_000),
+            orphan: false,
+            told: Told {
+                version: "5-6".into(),
+                size: 56_044,
+                media_type: "audio/wav".into(),
+                start_ms: Some(1_465_171_277_000),
+                start_precision: 3,
+                stop_ms: None,
+                duration_ms: Some(3500),
+                changed_ms: -1,
+                state: 0,
+                header_patch: b"RIFF".to_vec(),
+                keys: vec![(2, "S20160606/R201606060001179000.wav".into())],
+                preferred_name: Some("R201606060001179000.wav".into()),
+            },
+        }
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let pairs = hex.as_bytes().chunks(2);
+        pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn media_of_each_format_are_read() {
+        let mut first = row();
+        first.told.preferred_name = None;
+        assert_eq!(decode::<MediaRow>(&bytes(FIRST_RELEASE)).unwrap(), first);
+        assert_eq!(decode::<MediaRow>(&bytes(SECOND_FORMAT)).unwrap(), row());
+        assert_eq!(encode(&row()).unwrap(), bytes(SECOND_FORMAT));
+    }
+
+    #[test]
+    fn other_rows_are_alike_in_all_formats() {
+        let folder = FolderRow { newest: 7, dirty_since_ms: Some(5), ..FolderRow::default() };
+        let mut bytes = encode(&folder).unwrap();
+        assert_eq!(decode::<FolderRow>(&bytes).unwrap(), folder);
+        *bytes.first_mut().unwrap() = FIRST;
+        assert_eq!(decode::<FolderRow>(&bytes).unwrap(), folder);
+        for other in [0, FORMAT + 1] {
+            *bytes.first_mut().unwrap() = other;
+            assert!(decode::<FolderRow>(&bytes).is_err(), "{other}");
+        }
+        assert!(decode::<FolderRow>(&[]).is_err());
+    }
 }

@@ -26,6 +26,8 @@ use crate::{
     state::{Chain, JournalOptions, RedbStore},
 };
 
+mod names;
+
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
 pub(super) const EVENING: i64 = 1_465_259_400_000;
 
@@ -155,14 +157,18 @@ impl World {
     }
 
     pub(super) async fn scan(&self) -> Progress {
+        self.scan_of(&self.tenant.sources[0], &self.bent).await
+    }
+
+    async fn scan_of(&self, source: &Source, bent: &Arc<Bent>) -> Progress {
         let progress = Arc::new(RwLock::default());
         let wake = Arc::new(Notify::new());
         let stop = tokio_util::sync::CancellationToken::new();
         let synchroniser = Synchroniser {
             catalog: Arc::clone(&self.catalog),
             tenant: Arc::clone(&self.tenant),
-            source: self.tenant.sources[0].clone(),
-            media: Arc::clone(&self.bent) as _,
+            source: source.clone(),
+            media: Arc::clone(bent) as _,
             progress: Arc::clone(&progress),
             wake,
             now_ms: now,

@@ -2,7 +2,7 @@
 //!
 //! Only the catalog's one writer uses it, so what was read can't change underneath.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -66,28 +66,35 @@ impl<'a> Txn<'a> {
         self.changes.insert(key, None);
     }
 
-    /// The greatest key with this prefix, changes included.
-    pub async fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {
-        let mut last = None;
-        let mut from = prefix.to_vec();
-        loop {
-            let page = self.store.scan(prefix, &from, 4096).await?;
-            if let Some(row) = page.rows.last() {
-                last = Some(row.key.to_vec());
-            }
-            match page.next {
-                Some(next) => from = next,
-                None => break,
-            }
+    /// Whether there will be a row after this batch.
+    pub async fn contains(&mut self, key: &[u8]) -> Result<bool, CatalogError> {
+        if let Some(changed) = self.changes.get(key) {
+            return Ok(changed.is_some());
         }
-        let prepared = self
-            .changes
-            .range(prefix.to_vec()..)
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .filter(|(_, value)| value.is_some())
-            .map(|(key, _)| key.clone())
-            .last();
-        Ok(last.max(prepared))
+        if !self.read.contains_key(key) {
+            self.prefetch([key.to_vec()]).await?;
+        }
+        Ok(matches!(self.read.get(key), Some(Some(_))))
+    }
+
+    /// Keys with this prefix from `from` on, as they will be after this batch, and where the next page begins.
+    pub async fn keys(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+    ) -> Result<(BTreeSet<Vec<u8>>, Option<Vec<u8>>), CatalogError> {
+        let page = self.store.scan(prefix, from, 4096).await?;
+        let mut keys: BTreeSet<Vec<u8>> = page.rows.iter().map(|row| row.key.to_vec()).collect();
+        for (key, value) in self.changes.range(from.to_vec()..) {
+            if !key.starts_with(prefix) || page.next.as_ref().is_some_and(|next| key >= next) {
+                break;
+            }
+            match value {
+                Some(_) => keys.insert(key.clone()),
+                None => keys.remove(key),
+            };
+        }
+        Ok((keys, page.next))
     }
 
     /// Whether nothing would change.

@@ -10,24 +10,21 @@
 
 mod cdr;
 mod facts;
-mod folder;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod media;
 mod names;
-mod report;
 mod settings;
-mod wav;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use recgate_plugin_api::{
     Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source,
 };
+use recgate_plugin_common::open::{OpenFile, cancelled};
+use recgate_plugin_common::{folder, report, wav};
 
-use crate::folder::{Folder, Stamp};
+use crate::folder::Folder;
 use crate::media::Clock;
 use crate::names::Name;
 use crate::report::Reports;
@@ -42,16 +39,8 @@ pub struct Wazo {
     host: Arc<dyn Host>,
 }
 
-/// An open recording: exactly the version that was asked for, or reads fail.
-#[derive(Debug)]
-pub struct Recording {
-    id: String,
-    file: File,
-    stamp: Stamp,
-}
-
 impl Source for Wazo {
-    type Handle = Recording;
+    type Handle = OpenFile;
 
     const NAME: &'static str = "wazo";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
@@ -90,7 +79,7 @@ impl Source for Wazo {
     /// something could not be read at all, or a record file is just being written, it is `i64::MIN`: can't tell.
     fn scan(&self, call: &dyn Call, _from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error> {
         let began_ms = self.host.now_ms();
-        let mut reports = Reports::new(&*self.host);
+        let mut reports = Reports::new(&*self.host, Self::NAME);
         let root = Folder::open(&self.settings.root, "root")?;
         let records = match &self.settings.cdr_dir {
             Some(path) => Some(Folder::open(path, "cdr_dir")?),
@@ -129,51 +118,20 @@ impl Source for Wazo {
         Ok(seen.media)
     }
 
-    fn open(&self, _call: &dyn Call, id: &str, version: &str) -> Result<Recording, Error> {
+    fn open(&self, _call: &dyn Call, id: &str, version: &str) -> Result<OpenFile, Error> {
         Name::parse(id).ok_or_else(|| not_found(id))?;
         let regular = Folder::open(&self.settings.root, "root")?.file(id)?.ok_or_else(|| not_found(id))?;
-        regular.stamp.expect(id, version)?;
-        Ok(Recording { id: id.to_owned(), file: regular.file, stamp: regular.stamp })
+        OpenFile::new(id, version, regular)
     }
 
-    /// The version is checked again after the bytes are there, so that a file that was written over or cut while
-    /// it was read gives `Precondition`, never a mixture of two versions.
     fn read_at(
         &self,
         call: &dyn Call,
-        handle: &Recording,
+        handle: &OpenFile,
         offset: u64,
         buf: &mut [u8],
     ) -> Result<usize, Error> {
-        let size = handle.stamp.size;
-        let Some(left) = size.checked_sub(offset) else {
-            let message = format!("offset {offset} is beyond the {size} bytes of recording {:?}", handle.id);
-            return Err(Error::new(ErrorCode::Range, message));
-        };
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-        let buf = buf.get_mut(..wanted).unwrap_or_default();
-        let failed = |error| folder::io_error(&error, format!("recording {:?} can't be read", handle.id));
-
-        let mut filled = 0;
-        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            if call.is_cancelled() {
-                return Err(cancelled());
-            }
-            match handle.file.read_at(rest, offset.saturating_add(filled as u64)) {
-                Ok(0) => break,
-                Ok(read) => filled = filled.saturating_add(read),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        let now = Stamp::of(&handle.file.metadata().map_err(failed)?);
-        now.expect(&handle.id, &handle.stamp.version())?;
-        if filled < wanted {
-            let message =
-                format!("recording {:?} ended at {filled} of {wanted} bytes from {offset}", handle.id);
-            return Err(Error::new(ErrorCode::Corrupt, message));
-        }
-        Ok(filled)
+        handle.read_at(call, offset, buf)
     }
 }
 
@@ -249,10 +207,6 @@ impl Wazo {
 
 fn not_found(id: &str) -> Error {
     Error::new(ErrorCode::NotFound, format!("no recording {id:?} in root"))
-}
-
-fn cancelled() -> Error {
-    Error::new(ErrorCode::Cancelled, "the gateway has cancelled the call")
 }
 
 #[cfg(test)]

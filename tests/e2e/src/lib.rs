@@ -12,6 +12,7 @@
     reason = "a harness fails its test by panicking, and shows why on the terminal"
 )]
 
+mod archive;
 mod clients;
 mod command;
 mod cutter;
@@ -24,6 +25,7 @@ mod raw;
 mod served;
 mod wazo;
 
+pub use archive::{Archive, Archived, FIELD_HEADER};
 pub use clients::{Existing, FileZilla, Login, Mount, askpass, ssh_options};
 pub use command::{Finished, run, wait_for};
 pub use cutter::Cutter;

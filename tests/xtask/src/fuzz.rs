@@ -17,6 +17,7 @@ const TARGETS: &[(&str, u32)] = &[
     ("paths", 100_000),
     ("config", 40_000),
     ("wav_header", 100_000),
+    ("archive_index", 100_000),
 ];
 
 /// More than any input takes, in seconds.

@@ -1,7 +1,7 @@
 //! Reading a folder without ever leaving it.
 //!
 //! A folder is opened by its configured path anew for each call, so that a disk that is unmounted is seen, and one
-//! that is mounted again is used. From there on only names of one component are opened, relative to the folder's
+//! that is mounted again is used. From there on only names of one component are opened, relative to a folder's
 //! descriptor and without following links, so no name and no link leads out of it.
 
 use std::ffi::{OsStr, OsString};
@@ -22,29 +22,32 @@ const NANOS_PER_MS: i128 = 1_000_000;
 
 /// An open folder.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub struct Folder {
     dir: Dir,
-    setting: &'static str,
+    /// For messages: the setting that names it, or the path from there.
+    setting: String,
 }
 
 /// A regular file in a folder, open for reading.
 #[derive(Debug)]
-pub(crate) struct Regular {
-    pub(crate) file: File,
-    pub(crate) stamp: Stamp,
+pub struct Regular {
+    /// For reading.
+    pub file: File,
+    /// As it was when the file was opened.
+    pub stamp: Stamp,
 }
 
 /// What tells one content of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     /// Modification time, Unix nanoseconds.
-    pub(crate) mtime_ns: i128,
+    pub mtime_ns: i128,
     /// Time of the last change of content or attributes, Unix nanoseconds; nobody can set it.
     ctime_ns: i128,
     /// When the file was made, Unix milliseconds, where the file system knows.
-    pub(crate) born_ms: Option<i64>,
+    pub born_ms: Option<i64>,
     /// Bytes.
-    pub(crate) size: u64,
+    pub size: u64,
 }
 
 impl Folder {
@@ -53,9 +56,9 @@ impl Folder {
     /// # Errors
     /// `Permission` where access is refused, `Busy` where descriptors have run out, `Unavailable` for all else: a
     /// folder that is not there is a disk that is not mounted until the operator says otherwise.
-    pub(crate) fn open(path: &Path, setting: &'static str) -> Result<Self, Error> {
+    pub fn open(path: &Path, setting: &'static str) -> Result<Self, Error> {
         match Dir::open_ambient_dir(path, ambient_authority()) {
-            Ok(dir) => Ok(Self { dir, setting }),
+            Ok(dir) => Ok(Self { dir, setting: setting.to_owned() }),
             Err(error) => {
                 let remedy = match error.kind() {
                     io::ErrorKind::PermissionDenied => "let the gateway's user read and enter it",
@@ -72,8 +75,34 @@ impl Folder {
         }
     }
 
+    /// Opens a folder in this one. `None` where there is none, or what is there is not a folder: a link to one, too.
+    ///
+    /// # Errors
+    /// `Permission`, `Busy`, `Unavailable`.
+    pub fn folder(&self, name: impl AsRef<OsStr>) -> Result<Option<Self>, Error> {
+        let name = name.as_ref();
+        if !is_one_component(name) {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::DIRECTORY;
+        match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(descriptor) => {
+                let setting = format!("{}/{}", self.setting, name.display());
+                Ok(Some(Self { dir: Dir::from_std_file(File::from(descriptor)), setting }))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
+            Err(errno) => {
+                let mut message = format!("{}: folder {name:?} can't be opened", self.setting);
+                if errno == Errno::ACCESS {
+                    message.push_str(" (let the gateway's user read and enter it)");
+                }
+                Err(io_error(&errno.into(), message))
+            }
+        }
+    }
+
     /// Looks whether the folder can be listed and its files reached.
-    pub(crate) fn probe(&self) -> Result<(), Error> {
+    pub fn probe(&self) -> Result<(), Error> {
         if let Some(first) = self.entries()?.next() {
             first?;
         }
@@ -90,7 +119,7 @@ impl Folder {
     }
 
     /// The names in the folder, in no order, as a stream.
-    pub(crate) fn entries(&self) -> Result<impl Iterator<Item = Result<OsString, Error>> + '_, Error> {
+    pub fn entries(&self) -> Result<impl Iterator<Item = Result<OsString, Error>> + '_, Error> {
         let failed = |error: io::Error| {
             let mut told = io_error(&error, format!("{}: the folder can't be listed", self.setting));
             if told.code == ErrorCode::NotFound {
@@ -104,7 +133,7 @@ impl Folder {
 
     /// Opens a file for reading. `None` where there is none, or what is there is not a regular file: a link, a
     /// pipe, a socket, a device, a folder.
-    pub(crate) fn file(&self, name: impl AsRef<OsStr>) -> Result<Option<Regular>, Error> {
+    pub fn file(&self, name: impl AsRef<OsStr>) -> Result<Option<Regular>, Error> {
         let name = name.as_ref();
         if !is_one_component(name) {
             return Ok(None);
@@ -140,7 +169,8 @@ impl Folder {
 }
 
 impl Stamp {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    /// What the file's attributes tell.
+    pub fn of(metadata: &Metadata) -> Self {
         let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         Self {
             mtime_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
@@ -152,7 +182,7 @@ impl Stamp {
 
     /// The version of the content: `<modification time in nanoseconds>-<size>`. The inode is no part of it, so
     /// that a folder restored from a backup has the same versions.
-    pub(crate) fn version(&self) -> String {
+    pub fn version(&self) -> String {
         format!("{}-{}", self.mtime_ns, self.size)
     }
 
@@ -160,26 +190,26 @@ impl Stamp {
     ///
     /// A write moves both times, so the content is never newer than the older of them; a modification time that
     /// was set into the future (by a copy from a machine whose clock is wrong) is seen through that way.
-    pub(crate) fn changed_ms(&self) -> i64 {
+    pub fn changed_ms(&self) -> i64 {
         let ms = self.mtime_ns.min(self.ctime_ns).div_euclid(NANOS_PER_MS);
         i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX })
     }
 
     /// `Precondition` where this is not the version asked for.
-    pub(crate) fn expect(&self, id: &str, version: &str) -> Result<(), Error> {
+    pub fn expect(&self, id: &str, version: &str) -> Result<(), Error> {
         let now = self.version();
         if now == version { Ok(()) } else { Err(changed(id, version, &now)) }
     }
 }
 
 /// The error that a recording has another version by now.
-pub(crate) fn changed(id: &str, asked: &str, now: &str) -> Error {
+pub fn changed(id: &str, asked: &str, now: &str) -> Error {
     let message = format!("recording {id:?} has changed: version {asked:?} was asked for, it is {now:?} now");
     Error::new(ErrorCode::Precondition, message)
 }
 
 /// An error of the ABI from one of the operating system, with what was tried.
-pub(crate) fn io_error(error: &io::Error, tried: impl fmt::Display) -> Error {
+pub fn io_error(error: &io::Error, tried: impl fmt::Display) -> Error {
     let code = match error.kind() {
         io::ErrorKind::NotFound => ErrorCode::NotFound,
         io::ErrorKind::PermissionDenied => ErrorCode::Permission,

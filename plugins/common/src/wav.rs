@@ -19,23 +19,23 @@ const CHUNKS_MAX: usize = 256;
 const CHUNK_HEAD: u64 = 8;
 
 /// Reads bytes at an offset, like `pread`.
-pub(crate) type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<usize>;
+pub type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<usize>;
 
 /// What a header says, corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// Length of the audio that is there, in milliseconds.
-    pub(crate) duration_ms: u64,
+    pub duration_ms: u64,
     /// The first bytes of the file with the right sizes in them; empty where they are right as stored, and where
     /// they can't be put right (a data chunk that begins beyond 4096 bytes, or more audio than 32 bits can count).
-    pub(crate) patch: Vec<u8>,
+    pub patch: Vec<u8>,
     /// The sizes don't fit the file: it is being written, or its writer has crashed.
-    pub(crate) unfinished: bool,
+    pub unfinished: bool,
 }
 
 /// Why there is no header.
 #[derive(Debug)]
-pub(crate) enum Unreadable {
+pub enum Unreadable {
     /// Reading failed.
     Io(io::Error),
     /// It is not a WAV.
@@ -48,7 +48,7 @@ pub(crate) enum Unreadable {
 }
 
 /// Reads the header of a file of `length` bytes.
-pub(crate) fn examine(length: u64, read: ReadAt<'_>) -> Result<Header, Unreadable> {
+pub fn examine(length: u64, read: ReadAt<'_>) -> Result<Header, Unreadable> {
     let mut head = vec![0; usize::try_from(length.min(PATCH_MAX)).unwrap_or(0)];
     read_exact(read, 0, &mut head)?;
     let layout = match by_hound(&head) {
