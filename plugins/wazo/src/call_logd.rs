@@ -15,6 +15,10 @@
 //! recordings waiting. Where the service fails, the media are told and the scan then ends with the error: what is new is
 //! learned, and what depends on all records being known (orphans, days that are complete) waits.
 //!
+//! A gateway drops what it hasn't taken yet when a call ends with an error, and never says whether it has stored the
+//! last of what it was told. So a call that tells something ends with MORE, and the one that follows, which comes when
+//! all of it is stored, ends the scan, well or with the error. If it doesn't come, the next scan tells it again.
+//!
 //! What the API does that one might not expect: it hides blocked calls (which are never recorded), `limit=0` is no
 //! limit, unknown parameters are ignored, times without an offset are in some zone or other.
 
@@ -29,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use recgate_plugin_api::{Call, Emit, Error, ErrorCode, Facts, Host, Item};
+use recgate_plugin_api::{Call, Emit, Error, ErrorCode, Facts, Host, Item, ScanEnd};
 
 use crate::cdr::{Field, parse};
 use crate::facts;
@@ -49,6 +53,9 @@ const SLICE: Duration = Duration::from_secs(15);
 const OVERLAP: u64 = 200;
 /// Records that one scan takes. Whoever has more, or invents them without end, is asked on by the next.
 const RECORDS_MAX: u64 = 10_000_000;
+
+/// The cursor of a scan that has told everything.
+const TOLD: &[u8] = b"told";
 
 /// The records of one tenant.
 pub(crate) struct CallLogd {
@@ -107,6 +114,22 @@ impl CallLogd {
         parse::read(body.as_slice(), &mut |_, _| Ok(())).map_err(nonsense)
     }
 
+    /// A scan begins.
+    pub(crate) fn begin(&self) {
+        self.memory().begin();
+    }
+
+    /// A scan has told everything and is to end so: what to end the call with.
+    pub(crate) fn hold(&self, end: Result<ScanEnd, Error>) -> ScanEnd {
+        self.memory().hold(end);
+        ScanEnd { cursor: TOLD.to_vec(), complete: false, watermark_ms: i64::MIN }
+    }
+
+    /// The end of the scan that told everything, now that it was taken; `None` where this cursor is of no such scan.
+    pub(crate) fn confirm(&self, cursor: &[u8]) -> Option<Result<ScanEnd, Error>> {
+        if cursor == TOLD { self.memory().confirm() } else { None }
+    }
+
     /// Tells the records that come before the media: new ones, and from time to time those of the last days. What it
     /// gives is what is wrong with the service; its error ends the scan.
     pub(crate) fn tell_recent(&self, scan: &mut Scan<'_, '_>) -> Result<Option<Error>, Error> {
@@ -125,7 +148,7 @@ impl CallLogd {
     /// Up to when records are known, Unix milliseconds; `i64::MIN` until everything was told once.
     pub(crate) fn watermark_ms(&self) -> i64 {
         let memory = self.memory();
-        match (memory.swept_ms, memory.polled_ms) {
+        match (memory.progress.swept_ms, memory.progress.polled_ms) {
             (Some(_), Some(polled)) => polled,
             _ => i64::MIN,
         }
@@ -137,12 +160,12 @@ impl CallLogd {
 
     fn recent(&self, memory: &mut Memory, scan: &mut Scan<'_, '_>) -> Result<(), Failed> {
         let now_ms = scan.host.now_ms();
-        let recheck = is_due(memory.rechecked_ms, self.settings.recheck_ms(), now_ms);
-        if !recheck && !is_due(memory.polled_ms, self.settings.poll_ms(), now_ms) {
+        let recheck = is_due(memory.progress.rechecked_ms, self.settings.recheck_ms(), now_ms);
+        if !recheck && !is_due(memory.progress.polled_ms, self.settings.poll_ms(), now_ms) {
             return Ok(());
         }
-        if memory.highest > 0 {
-            let at = memory.highest.saturating_sub(OVERLAP);
+        if memory.progress.highest > 0 {
+            let at = memory.progress.highest.saturating_sub(OVERLAP);
             self.walk(memory, scan, &mut Walk { since_ms: None, at, until: None })?;
         }
         if recheck {
@@ -150,26 +173,28 @@ impl CallLogd {
             let mut walk = Walk { since_ms, at: 0, until: None };
             self.walk(memory, scan, &mut walk)?;
             // On a PBX that was set up anew, ids begin anew.
-            memory.highest = walk.at.checked_sub(1).unwrap_or(memory.highest);
-            memory.rechecked_ms = Some(now_ms);
+            memory.progress.highest = walk.at.checked_sub(1).unwrap_or(memory.progress.highest);
+            memory.progress.rechecked_ms = Some(now_ms);
         }
-        memory.polled_ms = Some(now_ms);
+        memory.progress.polled_ms = Some(now_ms);
         Ok(())
     }
 
     fn rest(&self, memory: &mut Memory, scan: &mut Scan<'_, '_>) -> Result<(), Failed> {
         let now_ms = scan.host.now_ms();
-        if memory.sweep.is_none() && is_due(memory.swept_ms, self.settings.sweep_ms(), now_ms) {
-            memory.sweep = Some(Sweep { at: 0, began_ms: now_ms });
+        if memory.progress.sweep.is_none()
+            && is_due(memory.progress.swept_ms, self.settings.sweep_ms(), now_ms)
+        {
+            memory.progress.sweep = Some(Sweep { at: 0, began_ms: now_ms });
         }
-        let Some(sweep) = memory.sweep else { return Ok(()) };
-        let until = memory.swept_ms.and_then(|_| Instant::now().checked_add(SLICE));
+        let Some(sweep) = memory.progress.sweep else { return Ok(()) };
+        let until = memory.progress.swept_ms.and_then(|_| Instant::now().checked_add(SLICE));
         let mut walk = Walk { since_ms: None, at: sweep.at, until };
         let done = self.walk(memory, scan, &mut walk);
-        memory.sweep = Some(Sweep { at: walk.at, ..sweep });
+        memory.progress.sweep = Some(Sweep { at: walk.at, ..sweep });
         if done? {
-            memory.sweep = None;
-            memory.swept_ms = Some(sweep.began_ms);
+            memory.progress.sweep = None;
+            memory.progress.swept_ms = Some(sweep.began_ms);
             scan.reports.debug("call_logd: all records were told");
         }
         Ok(())
@@ -186,7 +211,7 @@ impl CallLogd {
             let body = self.fetch(scan.call, scan.host.now_ms(), &url, deadline).map_err(sorted)?;
             let page = self.tell(memory, scan, walk.at, &body)?;
             if let Some(last) = page.last {
-                memory.highest = memory.highest.max(last);
+                memory.progress.highest = memory.progress.highest.max(last);
                 walk.at = last.saturating_add(1);
             }
             if page.records < u64::from(self.settings.page_size) {

@@ -102,7 +102,12 @@ impl Source for Wazo {
     ///
     /// Where wazo-call-logd fails, everything else is told, and the scan ends with the error: then the gateway has
     /// learned what is new, and decides nothing for want of a record.
-    fn scan(&self, call: &dyn Call, _from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error> {
+    fn scan(&self, call: &dyn Call, from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error> {
+        if let (Some(call_logd), ScanFrom::Since(cursor)) = (&self.call_logd, from)
+            && let Some(end) = call_logd.confirm(cursor)
+        {
+            return end;
+        }
         let began_ms = self.host.now_ms();
         let mut reports = Reports::new(&*self.host);
         let root = Folder::open(&self.settings.root, "root")?;
@@ -117,6 +122,7 @@ impl Source for Wazo {
         }
         let mut failed = None;
         if let Some(call_logd) = &self.call_logd {
+            call_logd.begin();
             failed = call_logd.tell_recent(&mut self.lend(call, &mut reports, emit))?;
         }
         let walked = self.walk(&root, call, &mut reports, emit)?;
@@ -129,16 +135,20 @@ impl Source for Wazo {
             known_ms = call_logd.watermark_ms().min(began_ms);
         }
         reports.finish();
-        if let Some(error) = failed {
-            return Err(error);
-        }
 
         let watermark_ms = if told_all {
             walked.running_since_ms.map_or(known_ms, |since| since.min(known_ms))
         } else {
             i64::MIN
         };
-        Ok(ScanEnd { cursor: b"full".to_vec(), complete: true, watermark_ms })
+        let end = match failed {
+            None => Ok(ScanEnd { cursor: b"full".to_vec(), complete: true, watermark_ms }),
+            Some(error) => Err(error),
+        };
+        match &self.call_logd {
+            None => end,
+            Some(call_logd) => Ok(call_logd.hold(end)),
+        }
     }
 
     fn stat(&self, _call: &dyn Call, id: &str, version: Option<&str>) -> Result<Media, Error> {

@@ -173,7 +173,6 @@ fn new_media_are_learned_and_wait_while_the_service_is_down() {
 #[test]
 fn tokens_that_end_in_the_middle_and_services_that_stutter_are_survived() {
     let mut pbx = Pbx::new(WazoStub::start(), "page_size = 1");
-    pbx.stub.state().token_life = Some(Duration::from_millis(700));
     pbx.stub.state().cdr_fault = FaultKind::Cut(40).once_after(2);
     pbx.fixture.start();
     pbx.fixture.wait_published("acme", &pbx.calls);

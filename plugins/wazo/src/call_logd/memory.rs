@@ -4,15 +4,28 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use recgate_plugin_api::{Error, ErrorCode, Facts};
+use recgate_plugin_api::{Error, ErrorCode, Facts, ScanEnd};
 
 /// Records whose content is remembered: some 13 MiB. Those beyond it get a new revision each time they are told,
 /// which costs the catalog a row that says the same.
 const REMEMBERED_MAX: usize = 400_000;
 
-/// How far the questions are, by the gateway's clock in Unix milliseconds.
+/// All that is remembered.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// How far the questions are.
+    pub(super) progress: Progress,
+    /// How far they were when the gateway last had taken all that it was told.
+    confirmed: Progress,
+    /// How the scan ended whose items the gateway may not have taken yet.
+    pending: Option<Result<ScanEnd, Error>>,
+    pub(super) told: Told,
+    hold_off: Option<(Instant, Error)>,
+}
+
+/// How far the questions are, by the gateway's clock in Unix milliseconds.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Progress {
     /// The greatest id seen; new records have greater ones.
     pub(super) highest: u64,
     /// Beginning of the last poll for new records that succeeded.
@@ -23,8 +36,6 @@ pub(super) struct Memory {
     pub(super) swept_ms: Option<i64>,
     /// The sweep of everything that is under way.
     pub(super) sweep: Option<Sweep>,
-    pub(super) told: Told,
-    hold_off: Option<(Instant, Error)>,
 }
 
 /// A sweep of everything under way.
@@ -36,6 +47,24 @@ pub(super) struct Sweep {
 }
 
 impl Memory {
+    /// A scan begins. What the one before told and nobody confirmed is told again.
+    pub(super) fn begin(&mut self) {
+        self.pending = None;
+        self.progress = self.confirmed;
+    }
+
+    /// A scan has told everything, and ends so once that was taken.
+    pub(super) fn hold(&mut self, end: Result<ScanEnd, Error>) {
+        self.pending = Some(end);
+    }
+
+    /// The gateway has taken what it was told; `None` where it was told nothing.
+    pub(super) fn confirm(&mut self) -> Option<Result<ScanEnd, Error>> {
+        let end = self.pending.take()?;
+        self.confirmed = self.progress;
+        Some(end)
+    }
+
     /// The error with which the service asked for a pause that isn't over.
     pub(super) fn held_off(&mut self) -> Option<Error> {
         let (until, error) = self.hold_off.as_ref()?;

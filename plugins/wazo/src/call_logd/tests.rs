@@ -96,7 +96,7 @@ impl Bench {
 
     fn scan(&self) -> Told {
         let (mut media, mut facts) = (Vec::new(), Vec::new());
-        let end = self.source.scan(&Patient, ScanFrom::Full, &mut |item| {
+        let end = drive(&self.source, &mut |item| {
             match item {
                 Item::Media(medium) => media.push(medium),
                 Item::Facts(fact) => facts.push(fact),
@@ -145,6 +145,17 @@ impl Drop for Bench {
             lines.iter().for_each(|(_, line)| self.assert_no_secret(line));
         }
     }
+}
+
+/// Scans as the gateway does, until the scan is complete.
+fn drive(source: &Wazo, emit: Emit<'_>) -> Result<ScanEnd, Error> {
+    let mut end = source.scan(&Patient, ScanFrom::Full, emit)?;
+    while !end.complete {
+        let cursor = end.cursor.clone();
+        end = source.scan(&Patient, ScanFrom::Since(&cursor), emit)?;
+        assert!(end.complete || end.cursor != cursor, "the scan is stuck");
+    }
+    Ok(end)
 }
 
 fn base64_of(text: &str) -> String {
@@ -255,7 +266,7 @@ fn pages_tell_everything_once_and_in_order_while_records_come_and_go() {
     }
     bench.stub.put(record(2000, 1));
     let (mut told, mut steps) = (Vec::new(), 0);
-    let end = bench.source.scan(&Patient, ScanFrom::Full, &mut |item| {
+    let end = drive(&bench.source, &mut |item| {
         if let Item::Facts(facts) = item {
             told.push(facts);
         }
@@ -329,6 +340,29 @@ fn later_scans_ask_for_new_records_only_until_the_time_has_come() {
 }
 
 #[test]
+fn what_nobody_confirmed_is_told_again() {
+    let bench = Bench::with(WazoStub::start(), &json!({"page_size": 2}));
+    for id in 1..=3 {
+        bench.stub.put(record(id, 1000));
+    }
+    let mut unconfirmed = Vec::new();
+    let end = bench.source.scan(&Patient, ScanFrom::Full, &mut |item| {
+        unconfirmed.extend(if let Item::Facts(facts) = item { Some(facts) } else { None });
+        Ok(())
+    });
+    assert!(!end.unwrap().complete);
+    bench.pass(1);
+    // With the revisions that it had.
+    assert_eq!(bench.facts(), unconfirmed);
+    assert_eq!(bench.facts(), []);
+    // A cursor that belongs to no scan, as after a restart, is a whole scan.
+    bench.stub.asked();
+    bench.pass(86_400);
+    let end = bench.source.scan(&Patient, ScanFrom::Since(b"told"), &mut |_| Ok(())).unwrap();
+    assert!(!end.complete && !bench.stub.asked().is_empty());
+}
+
+#[test]
 fn a_correction_wins_over_a_restart() {
     let bench = Bench::new();
     bench.stub.put(record(7, 1));
@@ -342,7 +376,7 @@ fn a_correction_wins_over_a_restart() {
     bench.pass(1);
     let restarted = Wazo::create(&config.to_string(), bench.host.clone()).unwrap();
     let mut told = Vec::new();
-    let end = restarted.scan(&Patient, ScanFrom::Full, &mut |item| {
+    let end = drive(&restarted, &mut |item| {
         told.extend(if let Item::Facts(facts) = item { Some(facts) } else { None });
         Ok(())
     });
@@ -405,7 +439,7 @@ fn tokens_are_renewed_before_they_end_and_once_when_they_are_refused() {
         bench.stub.put(record(id, 1000));
     }
     let mut steps = 0;
-    let end = bench.source.scan(&Patient, ScanFrom::Full, &mut |_| {
+    let end = drive(&bench.source, &mut |_| {
         steps += 1;
         if steps == 2 {
             bench.stub.expire_tokens();
@@ -592,7 +626,7 @@ fn a_scan_can_be_cancelled_and_its_taker_can_refuse() {
     let end = bench.source.scan(&Cancelling(AtomicU64::new(6)), ScanFrom::Full, &mut |_| Ok(()));
     assert_eq!(end.unwrap_err().code, ErrorCode::Cancelled);
     let mut told = 0;
-    let end = bench.source.scan(&Patient, ScanFrom::Full, &mut |_| {
+    let end = drive(&bench.source, &mut |_| {
         told += 1;
         Err(Error::new(ErrorCode::NoSpace, "enough"))
     });
