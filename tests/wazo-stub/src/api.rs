@@ -171,7 +171,7 @@ fn call_logd(request: &Request, path: &str, state: &State, ignoring: bool) -> An
     let token = request.headers.get("x-auth-token").or_else(|| query.get("token"));
     let unauthorized =
         |error_id: &str, reason: &str| plain(401, error(error_id, "Unauthorized", json!({"reason": reason})));
-    if !token.and_then(|token| state.tokens.get(token)).is_some_and(|until| Instant::now() < *until) {
+    if token.and_then(|token| state.tokens.get(token)).is_none_or(|until| Instant::now() >= *until) {
         return unauthorized("unauthorized", "not_found_or_expired");
     }
     if !state.may_read {
