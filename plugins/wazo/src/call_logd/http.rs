@@ -262,3 +262,29 @@ fn too_slow(setting: &str) -> Error {
 pub(super) fn unavailable(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::Unavailable, message)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+    use super::*;
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_as_a_date_and_is_bounded() {
+        let asked = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            // 1994-11-06T08:49:00Z
+            retry_after(&headers, 784_111_740_000)
+        };
+        assert_eq!(asked("120"), 120_000);
+        assert_eq!(asked(" 0 "), 0);
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), 37_000);
+        assert_eq!(asked("Sun, 06 Nov 1994 08:48:37 GMT"), 0);
+        assert_eq!(asked("Sun, 06 Nov 2094 08:48:37 GMT"), RETRY_AFTER_MAX_MS);
+        assert_eq!(asked("99999999999999999"), RETRY_AFTER_MAX_MS);
+        for nonsense in ["-5", "soon", "", "1.5"] {
+            assert_eq!(asked(nonsense), 0, "{nonsense}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), 0), 0);
+    }
+}
