@@ -4,7 +4,7 @@
 //! items, or a single item. It is parsed as a stream, item by item, and every field takes any type: a record that is
 //! partly wrong costs what is wrong of it, a file that is broken costs what follows the break, and both are reported.
 
-mod parse;
+pub(crate) mod parse;
 
 use std::io::{BufReader, Read};
 

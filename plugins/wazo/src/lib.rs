@@ -2,12 +2,14 @@
 //!
 //! Wazo (MixMonitor) writes recordings flat into `/var/lib/wazo/sounds/tenants/<tenant>/monitor`, since 21.02 as
 //! `<recording uuid>.wav`, and ConfBridge puts `conference-<id>.wav` beside them. What is known about a recording
-//! stands in the call data records of wazo-call-logd, which an operator lays down as JSON files in the shape of its
-//! `GET /cdr`. Both folders are only ever read.
+//! stands in the call data records of wazo-call-logd: they are asked for over its HTTP API, or an operator lays them
+//! down as JSON files in the shape of its `GET /cdr`. Both folders are only ever read.
 //!
 //! A scan tells the records first, so that the gateway has the facts at hand when the media come, then walks the
-//! monitor folder. It keeps nothing between two scans: each tells everything.
+//! monitor folder. Of the folders nothing is kept between two scans: each tells everything. What is asked for over
+//! HTTP, and when, [`call_logd`] says.
 
+mod call_logd;
 mod cdr;
 mod facts;
 #[cfg(fuzzing)]
@@ -24,6 +26,7 @@ use recgate_plugin_api::{
 use recgate_plugin_common::open::{OpenFile, cancelled};
 use recgate_plugin_common::{folder, report, wav};
 
+use crate::call_logd::CallLogd;
 use crate::folder::Folder;
 use crate::media::Clock;
 use crate::names::Name;
@@ -33,9 +36,10 @@ use crate::settings::Settings;
 /// Bytes that a read should ask for: large enough that the check after each read costs nothing beside it.
 const PREFERRED_READ_SIZE: u32 = 256 * 1024;
 
-/// One Wazo tenant's monitor folder, with the folder of its call data records where there is one.
+/// One Wazo tenant's monitor folder, with where its call data records come from.
 pub struct Wazo {
     settings: Settings,
+    call_logd: Option<CallLogd>,
     host: Arc<dyn Host>,
 }
 
@@ -52,20 +56,27 @@ impl Source for Wazo {
 
     /// The folders needn't be there yet (a disk that is mounted later): [`Source::health`] and scans say so.
     fn create(config_json: &str, host: Arc<dyn Host>) -> Result<Self, Error> {
-        Ok(Self { settings: Settings::parse(config_json)?, host })
+        let settings = Settings::parse(config_json)?;
+        let call_logd = settings.call_logd.clone().map(CallLogd::new);
+        Ok(Self { settings, call_logd, host })
     }
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { facts: true, max_concurrent_calls: 0, preferred_read_size: PREFERRED_READ_SIZE }
     }
 
-    fn health(&self, _call: &dyn Call) -> Result<Health, Error> {
+    fn health(&self, call: &dyn Call) -> Result<Health, Error> {
         let mut problems = Vec::new();
         if let Err(error) = Folder::open(&self.settings.root, "root").and_then(|folder| folder.probe()) {
             problems.push(error.message);
         }
         if let Some(path) = &self.settings.cdr_dir
             && let Err(error) = Folder::open(path, "cdr_dir").and_then(|folder| folder.probe())
+        {
+            problems.push(error.message);
+        }
+        if let Some(call_logd) = &self.call_logd
+            && let Err(error) = call_logd.probe(call, self.host.now_ms())
         {
             problems.push(error.message);
         }
@@ -77,7 +88,15 @@ impl Source for Wazo {
     /// The watermark is when the scan began, or, where recordings are running, the earliest start among those. It
     /// can't speak for records that the operator's export has not laid down yet: those come as late facts. Where
     /// something could not be read at all, or a record file is just being written, it is `i64::MIN`: can't tell.
-    fn scan(&self, call: &dyn Call, _from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error> {
+    ///
+    /// Where wazo-call-logd fails, everything else is told, and the scan ends with the error: then the gateway has
+    /// learned what is new, and decides nothing for want of a record.
+    fn scan(&self, call: &dyn Call, from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error> {
+        if let (Some(call_logd), ScanFrom::Since(cursor)) = (&self.call_logd, from)
+            && let Some(end) = call_logd.confirm(cursor)
+        {
+            return end;
+        }
         let began_ms = self.host.now_ms();
         let mut reports = Reports::new(&*self.host, Self::NAME);
         let root = Folder::open(&self.settings.root, "root")?;
@@ -90,16 +109,35 @@ impl Source for Wazo {
         if let Some(records) = &records {
             told_all &= cdr::scan(records, &self.settings, self.clock(), call, &mut reports, emit)?;
         }
+        let mut failed = None;
+        if let Some(call_logd) = &self.call_logd {
+            call_logd.begin();
+            failed = call_logd.tell_recent(&mut self.lend(call, &mut reports, emit))?;
+        }
         let walked = self.walk(&root, call, &mut reports, emit)?;
         told_all &= walked.told_all;
+        let mut known_ms = began_ms;
+        if let Some(call_logd) = &self.call_logd {
+            if failed.is_none() {
+                failed = call_logd.tell_rest(&mut self.lend(call, &mut reports, emit))?;
+            }
+            known_ms = call_logd.watermark_ms().min(began_ms);
+        }
         reports.finish();
 
         let watermark_ms = if told_all {
-            walked.running_since_ms.map_or(began_ms, |since| since.min(began_ms))
+            walked.running_since_ms.map_or(known_ms, |since| since.min(known_ms))
         } else {
             i64::MIN
         };
-        Ok(ScanEnd { cursor: b"full".to_vec(), complete: true, watermark_ms })
+        let end = match failed {
+            None => Ok(ScanEnd { cursor: b"full".to_vec(), complete: true, watermark_ms }),
+            Some(error) => Err(error),
+        };
+        match &self.call_logd {
+            None => end,
+            Some(call_logd) => Ok(call_logd.hold(end)),
+        }
     }
 
     fn stat(&self, _call: &dyn Call, id: &str, version: Option<&str>) -> Result<Media, Error> {
@@ -146,6 +184,15 @@ struct Walked {
 impl Wazo {
     fn clock(&self) -> Clock {
         Clock { now_ms: self.host.now_ms(), growing_after_ms: self.settings.growing_after_ms() }
+    }
+
+    fn lend<'a, 'h>(
+        &'a self,
+        call: &'a dyn Call,
+        reports: &'a mut Reports<'h>,
+        emit: Emit<'a>,
+    ) -> call_logd::Scan<'a, 'h> {
+        call_logd::Scan { settings: &self.settings, host: &*self.host, call, reports, emit }
     }
 
     /// Streams the monitor folder: one file is open at a time, no list of them is held.

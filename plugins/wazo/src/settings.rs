@@ -6,6 +6,8 @@ use recgate_plugin_api::{Error, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::call_logd::{self, CallLogdSettings};
+
 /// Seconds after which a file that nobody changed counts as complete, unless configured. MixMonitor writes each
 /// frame through a buffer of about a second of audio, so ten seconds without a write is a pause or the end.
 const GROWING_AFTER_S: u32 = 10;
@@ -20,6 +22,9 @@ pub(crate) struct Settings {
     /// Where the call data records lie.
     #[serde(default)]
     pub(crate) cdr_dir: Option<PathBuf>,
+    /// Where call data records are asked for.
+    #[serde(default)]
+    pub(crate) call_logd: Option<CallLogdSettings>,
     #[serde(default = "default_growing_after")]
     growing_after: u32,
     /// What fills EXTERNAL VARIABLE 1.
@@ -47,7 +52,7 @@ pub(crate) enum ExternalVariable1 {
 impl Settings {
     /// Reads a configuration. The message of an error names the setting.
     pub(crate) fn parse(config_json: &str) -> Result<Self, Error> {
-        let settings: Self =
+        let mut settings: Self =
             serde_json::from_str(config_json).map_err(|error| invalid(format!("settings: {error}")))?;
         settings.check()?;
         Ok(settings)
@@ -58,7 +63,7 @@ impl Settings {
         i64::from(self.growing_after) * 1000
     }
 
-    fn check(&self) -> Result<(), Error> {
+    fn check(&mut self) -> Result<(), Error> {
         for (key, path) in [("root", Some(&self.root)), ("cdr_dir", self.cdr_dir.as_ref())] {
             if let Some(path) = path
                 && !path.is_absolute()
@@ -76,6 +81,9 @@ impl Settings {
             if prefix.as_ref().is_some_and(String::is_empty) {
                 return Err(invalid(format!("{key}: is empty, which would match every tag; leave it out")));
             }
+        }
+        if let Some(call_logd) = &mut self.call_logd {
+            call_logd.check()?;
         }
         Ok(())
     }
@@ -99,10 +107,12 @@ pub(crate) fn schema() -> Value {
             },
             "cdr_dir": {
                 "description": "Absolute path of a folder with call data records: *.json files, each the answer of \
-                    GET /cdr, an array of its items, or a single item. Without it no recording has facts.",
+                    GET /cdr, an array of its items, or a single item. Without it and call_logd no recording has \
+                    facts.",
                 "type": "string",
                 "pattern": "^/"
             },
+            "call_logd": call_logd::schema(),
             "growing_after": {
                 "description": "Seconds without a change after which a file counts as complete.",
                 "type": "integer",
@@ -135,7 +145,7 @@ fn default_growing_after() -> u32 {
     GROWING_AFTER_S
 }
 
-fn invalid(message: String) -> Error {
+pub(crate) fn invalid(message: String) -> Error {
     Error::new(ErrorCode::Invalid, message)
 }
 
@@ -181,9 +191,20 @@ mod tests {
         names.sort_unstable();
         assert_eq!(
             names,
-            ["account_tag", "case_id_tag", "cdr_dir", "external_variable_1", "growing_after", "root"]
+            [
+                "account_tag",
+                "call_logd",
+                "case_id_tag",
+                "cdr_dir",
+                "external_variable_1",
+                "growing_after",
+                "root"
+            ]
         );
-        assert!(properties.values().all(|property| property["description"].is_string()));
+        let inner = schema["properties"]["call_logd"]["properties"].as_object().unwrap();
+        assert!(
+            properties.values().chain(inner.values()).all(|property| property["description"].is_string())
+        );
         assert_eq!(schema["additionalProperties"], false);
     }
 }

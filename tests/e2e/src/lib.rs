@@ -38,4 +38,4 @@ pub use served::{
     NO_DELETING, NO_FOLDERS, NO_WRITING, Original, Originals, Served, assert_mirrors, assert_same_times,
     untouched,
 };
-pub use wazo::{Call, WazoTree, sounds, utc};
+pub use wazo::{Call, WAZO_TENANT, WazoTree, sounds, utc};

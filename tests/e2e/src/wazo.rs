@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 /// Where Debian's `asterisk-core-sounds-en-wav` and `asterisk-moh-opsound-wav` put theirs.
 const SOUNDS: &str = "/usr/share/asterisk";
 
+/// The tenant of all records.
+pub const WAZO_TENANT: &str = "1b9cfe06-5c1f-4b0d-9a4e-6d4c2f0b7e11";
+
 /// A UTC instant, from `2016-06-06 17:30:00`.
 pub fn utc(text: &str) -> DateTime<Utc> {
     NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").unwrap().and_utc()
@@ -72,6 +75,11 @@ impl Call {
     /// Folder and name.
     pub fn path(&self) -> String {
         format!("{}/{}", self.folder(), self.name())
+    }
+
+    /// Its record, an item of `GET /cdr`.
+    pub fn record(&self) -> Value {
+        record(self)
     }
 }
 
@@ -159,7 +167,7 @@ fn record(call: &Call) -> Value {
         if outbound { ("outbound", "1001", "12025550143") } else { ("inbound", "12025550143", "1001") };
     json!({
         "id": call.id,
-        "tenant_uuid": "1b9cfe06-5c1f-4b0d-9a4e-6d4c2f0b7e11",
+        "tenant_uuid": WAZO_TENANT,
         "start": stamp(call.start - TimeDelta::seconds(9)),
         "answer": stamp(call.start - TimeDelta::seconds(1)),
         "end": stamp(call.stop),
