@@ -1,4 +1,4 @@
-//! What the fuzz targets in `tests/fuzz` call; exists with `--cfg fuzzing` alone.
+//! What the fuzz targets in `tests/fuzz` call; exists with `--cfg fuzzing` and in tests alone.
 
 use chrono_tz::Tz;
 use recgate_plugin_api::fact;

@@ -9,7 +9,7 @@
 
 mod columns;
 mod facts;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod media;
 mod names;

@@ -636,3 +636,24 @@ fn thousands_of_files_are_told_once_each_and_alike_each_time() {
     assert!(first == second);
     assert_eq!(bench.warned(), [""; 0]);
 }
+
+#[test]
+fn the_seeds_of_the_fuzz_target_are_read() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/archive_index");
+    let mut count = 0;
+    for seed in fs::read_dir(seeds).unwrap() {
+        fuzzing::index(&fs::read(seed.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count >= 2);
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_the_fuzz_target_demands_holds_for_rows_of_all_kinds(
+        header in "(FILENAME|START TIME UTC|STOP TIME|SKILL|DURATION|,|;){3,9}",
+        rows in "((R20160606173005|R201613400000000000|2016-06-06 17:30|\"|,|;|\r?\n|[0-9é=']){0,9}(\\.wav)?){0,40}",
+    ) {
+        fuzzing::index(format!("FILENAME,{header}\n{rows}").as_bytes());
+    }
+}
