@@ -38,7 +38,7 @@ pub use publish::applied;
 pub use rows::{
     Condition, Counts, Details, FolderRow, Frozen, IndexFile, Listed, Recording, RootIndexRow, SourceRow,
 };
-pub use sync::{Progress, Synchroniser};
+pub use sync::{Heard, Progress, Synchroniser};
 
 /// Why the catalog failed.
 #[derive(Debug, thiserror::Error)]

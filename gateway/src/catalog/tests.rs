@@ -26,6 +26,8 @@ use crate::{
     state::{Chain, JournalOptions, RedbStore},
 };
 
+mod live;
+
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
 const EVENING: i64 = 1_465_259_400_000;
 
@@ -165,6 +167,7 @@ impl World {
             media: Arc::clone(&self.bent) as _,
             progress: Arc::clone(&progress),
             wake,
+            heard: Heard::default(),
             now_ms: now,
         };
         synchroniser.scan_once(&stop).await;
