@@ -6,7 +6,8 @@
 //! `GET /cdr`. Both folders are only ever read.
 //!
 //! A scan tells the records first, so that the gateway has the facts at hand when the media come, then walks the
-//! monitor folder. It keeps nothing between two scans: each tells everything.
+//! monitor folder. It keeps nothing between two scans: each tells everything. Between them a [`watch`] tells what
+//! happens in the folders.
 
 mod cdr;
 mod facts;
@@ -17,14 +18,16 @@ mod media;
 mod names;
 mod report;
 mod settings;
+mod watch;
 mod wav;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use recgate_plugin_api::{
-    Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source,
+    Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source, Watcher,
 };
 
 use crate::folder::{Folder, Stamp};
@@ -32,14 +35,20 @@ use crate::media::Clock;
 use crate::names::Name;
 use crate::report::Reports;
 use crate::settings::Settings;
+use crate::watch::Memory;
 
 /// Bytes that a read should ask for: large enough that the check after each read costs nothing beside it.
 const PREFERRED_READ_SIZE: u32 = 256 * 1024;
+
+/// Between a look at a file that grows and the next one.
+const DELAY_AT_LEAST: Duration = Duration::from_millis(200);
+const DELAY_AT_MOST: Duration = Duration::from_secs(600);
 
 /// One Wazo tenant's monitor folder, with the folder of its call data records where there is one.
 pub struct Wazo {
     settings: Settings,
     host: Arc<dyn Host>,
+    memory: Memory,
 }
 
 /// An open recording: exactly the version that was asked for, or reads fail.
@@ -56,6 +65,7 @@ impl Source for Wazo {
     const NAME: &'static str = "wazo";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const LICENCE: &'static str = env!("CARGO_PKG_LICENSE");
+    const WATCHES: bool = true;
 
     fn config_schema() -> String {
         settings::schema().to_string()
@@ -63,7 +73,7 @@ impl Source for Wazo {
 
     /// The folders needn't be there yet (a disk that is mounted later): [`Source::health`] and scans say so.
     fn create(config_json: &str, host: Arc<dyn Host>) -> Result<Self, Error> {
-        Ok(Self { settings: Settings::parse(config_json)?, host })
+        Ok(Self { settings: Settings::parse(config_json)?, host, memory: Memory::default() })
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -119,7 +129,8 @@ impl Source for Wazo {
         if let Some(version) = version {
             regular.stamp.expect(id, version)?;
         }
-        let seen = media::examine(id, &name, &regular, self.clock())
+        let closed = self.memory.was_closed(id, &regular.stamp.version());
+        let seen = media::examine(id, &name, &regular, closed, self.clock())
             .map_err(|error| folder::io_error(&error, format!("recording {id:?} can't be read")))?;
         if let Some(version) = version
             && seen.media.version != version
@@ -175,6 +186,10 @@ impl Source for Wazo {
         }
         Ok(filled)
     }
+
+    fn watch(&self, call: &dyn Call, to: &mut dyn Watcher) -> Result<(), Error> {
+        watch::run(self, call, to)
+    }
 }
 
 recgate_plugin_api::export!(Wazo);
@@ -188,6 +203,12 @@ struct Walked {
 impl Wazo {
     fn clock(&self) -> Clock {
         Clock { now_ms: self.host.now_ms(), growing_after_ms: self.settings.growing_after_ms() }
+    }
+
+    /// How long it is until then, within reason.
+    fn delay_until(&self, at_ms: i64) -> Duration {
+        let ms = u64::try_from(at_ms.saturating_sub(self.host.now_ms())).unwrap_or(0);
+        Duration::from_millis(ms).clamp(DELAY_AT_LEAST, DELAY_AT_MOST)
     }
 
     /// Streams the monitor folder: one file is open at a time, no list of them is held.
@@ -214,8 +235,11 @@ impl Wazo {
                 continue;
             };
             let seen = match root.file(id) {
-                Ok(Some(regular)) => media::examine(id, &name, &regular, self.clock())
-                    .map_err(|error| folder::io_error(&error, format!("recording {id:?} can't be read"))),
+                Ok(Some(regular)) => {
+                    let closed = self.memory.was_closed(id, &regular.stamp.version());
+                    media::examine(id, &name, &regular, closed, self.clock())
+                        .map_err(|error| folder::io_error(&error, format!("recording {id:?} can't be read")))
+                }
                 // A link, a pipe, a device, a folder; or it has just been deleted.
                 Ok(None) => {
                     ignored = ignored.saturating_add(1);
@@ -225,6 +249,9 @@ impl Wazo {
             };
             match seen {
                 Ok(seen) => {
+                    if let Some(complete_ms) = seen.complete_ms {
+                        self.memory.await_completion(id, self.delay_until(complete_ms));
+                    }
                     if let Some(since) = seen.running_since_ms {
                         walked.running_since_ms =
                             Some(walked.running_since_ms.map_or(since, |known| known.min(since)));
