@@ -5,9 +5,9 @@
 //! stands in the call data records of wazo-call-logd, which an operator lays down as JSON files in the shape of its
 //! `GET /cdr`. Both folders are only ever read.
 //!
-//! A scan tells the records first, so that the gateway has the facts at hand when the media come, then walks the
-//! monitor folder. It keeps nothing between two scans: each tells everything. Between them a [`watch`] tells what
-//! happens in the folders.
+//! A scan walks the monitor folder first, then tells the records: a recording that was paused looked complete then, and
+//! the gateway must learn that it has gone on before a record lets it be published. It keeps nothing between two scans:
+//! each tells everything. Between them a [`watch`] tells what happens in the folders.
 
 mod cdr;
 mod facts;
@@ -107,12 +107,11 @@ impl Source for Wazo {
             None => None,
         };
 
-        let mut told_all = true;
+        let walked = self.walk(&root, call, &mut reports, emit)?;
+        let mut told_all = walked.told_all;
         if let Some(records) = &records {
             told_all &= cdr::scan(records, &self.settings, self.clock(), call, &mut reports, emit)?;
         }
-        let walked = self.walk(&root, call, &mut reports, emit)?;
-        told_all &= walked.told_all;
         reports.finish();
 
         let watermark_ms = if told_all {
