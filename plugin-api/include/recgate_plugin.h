@@ -1,5 +1,5 @@
 /*
- * recgate_plugin.h - the contract between recgate and its storage plugins, version 0.1.
+ * recgate_plugin.h - the contract between recgate and its storage plugins, version 0.2.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
@@ -49,7 +49,7 @@ extern "C" {
 
 /* The version of this header. The major must match that of the gateway; of the minors the smaller one counts. */
 #define RG_ABI_MAJOR UINT32_C(0)
-#define RG_ABI_MINOR UINT32_C(1)
+#define RG_ABI_MINOR UINT32_C(2)
 
 /* First field of the descriptor: "RECGATE" and a zero byte, on a little-endian machine. */
 #define RG_DESCRIPTOR_MAGIC UINT64_C(0x0045544147434552)
@@ -270,6 +270,8 @@ typedef struct rg_facts {
 #define RG_ITEM_MEDIA UINT32_C(1)      /* a medium is there: `media` */
 #define RG_ITEM_MEDIA_GONE UINT32_C(2) /* the medium of this id is gone: `gone_id` */
 #define RG_ITEM_FACTS UINT32_C(3)      /* facts or their withdrawal: `facts` */
+/* Since 0.2, in watch alone: from here on nothing is missed. The host scans after it, for what came before. */
+#define RG_ITEM_LISTENING UINT32_C(4)
 
 /* One thing that a plugin tells. */
 typedef struct rg_item {
@@ -312,8 +314,10 @@ typedef struct rg_scan_end {
     uint8_t cursor[RG_CURSOR_MAX]; /* opaque; survives restarts of gateway and plugin */
 } rg_scan_end;
 
-/* Bits of rg_capabilities.bits. A bit that this version doesn't name is refused. */
+/* Bits of rg_capabilities.bits. A bit that the effective minor (host->abi_minor) doesn't name is refused, and so is one
+ * whose function is NULL. */
 #define RG_CAP_FACTS UINT64_C(0x01) /* scans tell facts, not only media */
+#define RG_CAP_WATCH UINT64_C(0x02) /* since 0.2: watch */
 
 /* What an instance can do (out). */
 typedef struct rg_capabilities {
@@ -344,7 +348,8 @@ typedef struct rg_health {
 typedef struct rg_instance rg_instance; /* one configured source; the plugin's own type */
 typedef struct rg_handle rg_handle;     /* one open medium; the plugin's own type */
 
-/* The plugin's functions (out of rg_plugin_init). All of these are needed. Later versions append optional ones. */
+/* The plugin's functions (out of rg_plugin_init). All up to close are needed; those after it may be NULL. Later versions
+ * append optional ones. */
 typedef struct rg_plugin {
     uint32_t struct_size;
     uint32_t reserved; /* 0 */
@@ -384,6 +389,21 @@ typedef struct rg_plugin {
 
     /* Closes a handle. */
     void (*close)(rg_instance *instance, rg_handle *handle);
+
+    /*
+     * Since 0.2, with RG_CAP_WATCH: tells media, media that are gone and facts through emit as it happens, each as it is
+     * then, and returns RG_E_CANCELLED soon after is_cancelled tells 1. It has a thread of its own and no deadline, and
+     * runs beside the instance's other calls; a second one begins when the first has returned, or has been given up
+     * because it doesn't although it was cancelled. emit blocks while the host is busy.
+     *
+     * It tells RG_ITEM_LISTENING when it has begun to listen, and again whenever it may have missed something: the host
+     * scans after each. What it tells is otherwise like what scan tells, but that a medium is gone is a hint: the host
+     * asks (stat, scan) before it believes that.
+     *
+     * RG_E_UNSUPPORTED says that this instance can't be watched (its storage announces nothing): the host leaves it at
+     * scans. After any other return the host calls it again, after pauses that grow.
+     */
+    int32_t (*watch)(rg_instance *instance, const rg_call *call, rg_emit_item emit, void *emit_ctx, rg_error *error);
 } rg_plugin;
 
 /* ------------------------------------------------------------------------------------------------ the symbols */

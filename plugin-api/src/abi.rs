@@ -11,7 +11,9 @@ use std::{
 /// Must be the same on both sides.
 pub const ABI_MAJOR: u32 = 0;
 /// The smaller of the two counts.
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;
+/// The first minor with [`RgPlugin::watch`], [`CAP_WATCH`] and [`ITEM_LISTENING`].
+pub const WATCH_SINCE: u32 = 2;
 /// `RECGATE\0` on a little-endian machine.
 pub const DESCRIPTOR_MAGIC: u64 = 0x0045_5441_4743_4552;
 
@@ -58,6 +60,8 @@ pub const ITEM_MEDIA: u32 = 1;
 pub const ITEM_MEDIA_GONE: u32 = 2;
 /// `RG_ITEM_FACTS`
 pub const ITEM_FACTS: u32 = 3;
+/// `RG_ITEM_LISTENING`
+pub const ITEM_LISTENING: u32 = 4;
 /// `RG_SCAN_FULL`
 pub const SCAN_FULL: u32 = 1;
 /// `RG_SCAN_SINCE`
@@ -70,6 +74,8 @@ pub const SCAN_COMPLETE: u32 = 1;
 pub const WATERMARK_UNKNOWN: i64 = i64::MIN;
 /// `RG_CAP_FACTS`
 pub const CAP_FACTS: u64 = 0x01;
+/// `RG_CAP_WATCH`
+pub const CAP_WATCH: u64 = 0x02;
 /// `RG_HEALTH_HAS_STORAGE_TIME`
 pub const HEALTH_HAS_STORAGE_TIME: u32 = 0x01;
 /// `RG_OK`
@@ -353,6 +359,15 @@ pub struct RgPlugin {
         ) -> i32,
     >,
     pub close: Option<unsafe extern "C" fn(instance: *mut RgInstance, handle: *mut RgHandle)>,
+    pub watch: Option<
+        unsafe extern "C" fn(
+            instance: *mut RgInstance,
+            call: *const RgCall,
+            emit: RgEmitItem,
+            emit_ctx: *mut c_void,
+            error: *mut RgError,
+        ) -> i32,
+    >,
 }
 
 /// The type of `rg_plugin_init`.

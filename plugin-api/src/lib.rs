@@ -19,5 +19,5 @@ pub mod sdk;
 pub mod testing;
 pub mod types;
 
-pub use sdk::{Call, Emit, Host, Level, Source};
+pub use sdk::{Call, Emit, Host, Level, Source, Watcher};
 pub use types::*;

@@ -1,6 +1,6 @@
 //! The safe face of the ABI: implement [`Source`], then export it with `recgate_plugin_api::export!`.
 
-use crate::types::{Capabilities, Error, Health, Item, Media, ScanEnd, ScanFrom};
+use crate::types::{Capabilities, Error, ErrorCode, Health, Item, Media, ScanEnd, ScanFrom};
 
 /// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,15 @@ pub trait Call {
 /// Takes what a scan tells. An error means: stop and return it.
 pub type Emit<'a> = &'a mut dyn FnMut(Item) -> Result<(), Error>;
 
+/// Takes what a watch tells, and blocks while the host is busy. An error means: stop and return it.
+pub trait Watcher {
+    /// From here on nothing is missed: the host scans for what came before. To be told once the plugin listens, and
+    /// again whenever it may have missed something.
+    fn listening(&mut self) -> Result<(), Error>;
+    /// Something is new, has changed or is gone.
+    fn tell(&mut self, item: Item) -> Result<(), Error>;
+}
+
 /// One configured instance of a plugin. Methods are called from many threads at once.
 pub trait Source: Sized + Send + Sync + 'static {
     /// An open medium; reads run on it at once.
@@ -46,6 +55,8 @@ pub trait Source: Sized + Send + Sync + 'static {
     const VERSION: &'static str;
     /// SPDX licence expression.
     const LICENCE: &'static str;
+    /// Whether it implements [`Source::watch`].
+    const WATCHES: bool = false;
 
     /// The JSON Schema of the configuration.
     fn config_schema() -> String;
@@ -69,4 +80,10 @@ pub trait Source: Sized + Send + Sync + 'static {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<usize, Error>;
+    /// Tells what happens as it happens, until the call is cancelled: on a thread of its own, without a deadline.
+    /// `Unsupported` where this instance can't be watched: it isn't tried again. After any other return it is.
+    fn watch(&self, call: &dyn Call, to: &mut dyn Watcher) -> Result<(), Error> {
+        let _ = (call, to);
+        Err(Error::new(ErrorCode::Unsupported, "this plugin doesn't watch"))
+    }
 }

@@ -64,7 +64,7 @@ fn header_and_rust_agree() {
         "rg_health" = RgHealth { struct_size, reachable, present, message_len, storage_time_ms, message }
         "rg_plugin" = RgPlugin {
             struct_size, reserved, config_schema, create, destroy, capabilities, health, scan, stat, open, read_at,
-            close
+            close, watch
         }
     }
     for (name, value) in constants() {
@@ -143,12 +143,14 @@ fn constants() -> Vec<(&'static str, i64)> {
         ("RG_ITEM_MEDIA", abi::ITEM_MEDIA.into()),
         ("RG_ITEM_MEDIA_GONE", abi::ITEM_MEDIA_GONE.into()),
         ("RG_ITEM_FACTS", abi::ITEM_FACTS.into()),
+        ("RG_ITEM_LISTENING", abi::ITEM_LISTENING.into()),
         ("RG_SCAN_FULL", abi::SCAN_FULL.into()),
         ("RG_SCAN_SINCE", abi::SCAN_SINCE.into()),
         ("RG_SCAN_MORE", abi::SCAN_MORE.into()),
         ("RG_SCAN_COMPLETE", abi::SCAN_COMPLETE.into()),
         ("RG_WATERMARK_UNKNOWN", abi::WATERMARK_UNKNOWN),
         ("RG_CAP_FACTS", abi::CAP_FACTS as i64),
+        ("RG_CAP_WATCH", abi::CAP_WATCH as i64),
         ("RG_HEALTH_HAS_STORAGE_TIME", abi::HEALTH_HAS_STORAGE_TIME.into()),
         ("RG_LOG_ERROR", Level::Error as i64),
         ("RG_LOG_WARN", Level::Warn as i64),

@@ -18,7 +18,7 @@ use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use recgate_plugin_api::{
     Call, Capabilities, Emit, Error, ErrorCode, Facts, Health, Host, Item, JoinKey, JoinKind, Level, Media,
-    MediaState, Precision, ScanEnd, ScanFrom, Source, fact,
+    MediaState, Precision, ScanEnd, ScanFrom, Source, Watcher, fact,
 };
 
 use crate::settings::{Medium, Settings};
@@ -33,6 +33,7 @@ pub(crate) const MISBEHAVIOURS: &[&str] = &[
     "panic-in-open",
     "panic-in-read",
     "panic-in-close",
+    "panic-in-watch",
     // A call that returns once the file `release` is there, and never looks whether it is cancelled.
     "hang-in-create",
     "hang-in-health",
@@ -41,9 +42,17 @@ pub(crate) const MISBEHAVIOURS: &[&str] = &[
     "hang-in-open",
     "hang-in-read",
     "hang-in-close",
+    "hang-in-watch",
     // A call that returns when it is cancelled.
     "wait-in-scan",
     "wait-in-read",
+    // Watches: one that behaves (it tells that it listens and all media, then waits until it is cancelled), and one that
+    // returns at once, tells the first medium without end, tells nonsense before all media, never says that it listens.
+    "wait-in-watch",
+    "return-in-watch",
+    "flood-in-watch",
+    "nonsense-in-watch",
+    "deaf-in-watch",
     // Reads that lie.
     "read-too-many",
     "read-short",
@@ -100,6 +109,7 @@ impl Source for Broken {
     const NAME: &'static str = "broken";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const LICENCE: &'static str = env!("CARGO_PKG_LICENSE");
+    const WATCHES: bool = true;
 
     fn config_schema() -> String {
         settings::schema()
@@ -206,6 +216,44 @@ impl Source for Broken {
             return Ok(buf.len().saturating_add(1));
         }
         Ok(if self.is("read-short") { length / 2 } else { length })
+    }
+
+    fn watch(&self, call: &dyn Call, to: &mut dyn Watcher) -> Result<(), Error> {
+        let Some(how) = self.settings.misbehave.strip_suffix("-in-watch") else {
+            return Err(Error::new(ErrorCode::Unsupported, "not configured to watch"));
+        };
+        if how == "return" {
+            return Ok(());
+        }
+        if how != "deaf" {
+            to.listening()?;
+        }
+        self.misbehave("watch");
+        match how {
+            "flood" => loop {
+                to.tell(Item::Media(self.settings.find_first()?.told()))?;
+            },
+            "nonsense" => {
+                let media = Medium::new(BAD, 1000, 0).told();
+                to.tell(Item::Media(Media { size: (-1_i64).cast_unsigned(), ..media.clone() }))?;
+                to.tell(Item::Media(Media { start_ms: Some(253_402_300_800_000), ..media }))?;
+                to.tell(Item::MediaGone("bad\nid".to_owned()))?;
+                for _ in 0..100 {
+                    to.tell(Item::Facts(Facts::default()))?;
+                }
+            }
+            _ => {}
+        }
+        for index in 0..self.settings.media_count() {
+            if let Some(medium) = self.settings.medium(index) {
+                to.tell(Item::Media(medium.told()))?;
+                to.tell(Item::Facts(medium.facts()))?;
+            }
+        }
+        while !call.is_cancelled() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err(Error::new(ErrorCode::Cancelled, "watched until it was cancelled"))
     }
 }
 

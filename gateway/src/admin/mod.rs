@@ -315,6 +315,12 @@ pub struct SourceReport {
     pub plugin: String,
     /// Whether it is being scanned now.
     pub scanning: bool,
+    /// Whether its plugin tells what happens as it happens.
+    #[serde(default)]
+    pub watched: bool,
+    /// Why it isn't watched although its plugin can watch.
+    #[serde(default)]
+    pub watch_problem: Option<String>,
     /// Media that the last complete scan told.
     pub media: u64,
     /// When the last complete scan began; `None` before the first since the gateway started.

@@ -20,6 +20,8 @@ fn some_status() -> Status {
         name: "pbx".to_owned(),
         plugin: "wazo".to_owned(),
         scanning: false,
+        watched: true,
+        watch_problem: None,
         media: 0,
         last_scan: None,
         lag_seconds: Some(12),

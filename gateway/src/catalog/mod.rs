@@ -46,7 +46,7 @@ pub use rows::{
     RootIndexRow, SourceRow, Told,
 };
 pub use search::{Bounds, Described, Found, Position, Search, SearchPage, State};
-pub use sync::{Progress, Synchroniser};
+pub use sync::{Heard, Progress, Synchroniser};
 
 /// Why the catalog failed.
 #[derive(Debug, thiserror::Error)]

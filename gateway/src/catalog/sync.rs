@@ -1,24 +1,28 @@
-//! Following a source: scans at intervals, what they tell, and what they no longer tell.
+//! Following a source: scans at intervals, what they tell, what they no longer tell, and what a watch tells meanwhile.
+//!
+//! A scan reads a medium at one moment and is ingested at a later one; a watch may have told something newer in between.
+//! So of media that a watch has told since the scan began, the watch's word counts ([`Heard`]).
 
 use std::{
     sync::{Arc, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use recgate_plugin_api::{ErrorCode, Item, Media};
+use recgate_plugin_api::Item;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Catalog, CatalogError, keys,
-    rows::{self, Condition, MediaRow, SourceRow},
-    seen::Seen,
-    txn::Txn,
-};
+use super::{Catalog, CatalogError, keys, rows::SourceRow, txn::Txn};
 use crate::{
     config::{Source, Tenant},
     sources::{MediaSource, ScanStart, SourceError},
 };
+
+mod confirm;
+mod heard;
+mod live;
+
+pub use heard::Heard;
 
 /// Batches of a scan that wait for the catalog; a full queue slows the plugin down.
 const QUEUE: usize = 4;
@@ -28,6 +32,15 @@ const VANISH_PERCENT: u64 = 5;
 
 /// Complaints of one scan that are logged.
 const COMPLAINTS: usize = 10;
+
+/// A scan that was asked for waits this many times as long as the last one took, so that scans of a large archive don't
+/// follow each other without end, and these times at least and at most.
+const REST: u32 = 4;
+const REST_AT_LEAST: Duration = Duration::from_secs(1);
+const REST_AT_MOST: Duration = Duration::from_secs(600);
+
+/// How long the first scan waits for the watch to listen: so that what comes during the scan isn't missed.
+const LISTEN_FIRST: Duration = Duration::from_secs(2);
 
 /// How a source's synchronisation goes, for `status` and the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -40,6 +53,10 @@ pub struct Progress {
     pub media: u64,
     /// What is wrong; `None` when the last scan was complete and believed.
     pub error: Option<String>,
+    /// Its plugin tells what happens as it happens.
+    pub watched: bool,
+    /// Why it isn't watched although its plugin can watch.
+    pub watch_problem: Option<String>,
 }
 
 /// Follows one source of one tenant.
@@ -56,11 +73,13 @@ pub struct Synchroniser {
     pub progress: Arc<RwLock<Progress>>,
     /// Asks for a scan before the interval is over.
     pub wake: Arc<Notify>,
+    /// What its watch has told lately.
+    pub heard: Heard,
     /// The clock, Unix milliseconds UTC.
     pub now_ms: fn() -> i64,
 }
 
-/// Why a scan was not complete.
+/// Why a scan was not complete, or a watch has ended.
 #[derive(Debug, thiserror::Error)]
 enum ScanError {
     #[error(transparent)]
@@ -78,11 +97,24 @@ enum ScanError {
 }
 
 impl Synchroniser {
-    /// Scans at intervals until told to stop. A scan that fails is tried again, first soon, then at the interval.
+    /// Scans at intervals and watches until told to stop. A scan that fails is tried again, first soon, then at the
+    /// interval.
     pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.scan_at_intervals(&stop), self.watch(&stop), self.check_hints(&stop));
+    }
+
+    async fn scan_at_intervals(&self, stop: &CancellationToken) {
+        if self.media.watches() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(LISTEN_FIRST) => {}
+            }
+        }
         let mut failures = 0_u32;
         loop {
-            match self.scan_once(&stop).await {
+            let began = Instant::now();
+            match self.scan_once(stop).await {
                 Some(true) => {
                     if failures > 0 {
                         tracing::info!(tenant = %self.tenant.name, source = %self.source.name, "the source is well again");
@@ -96,9 +128,14 @@ impl Synchroniser {
                 0 => self.source.scan_interval,
                 _ => Duration::from_secs(1 << failures.min(6)).min(self.source.scan_interval),
             };
+            let rest = began.elapsed().saturating_mul(REST).clamp(REST_AT_LEAST, REST_AT_MOST);
+            let asked_for = async {
+                tokio::time::sleep(rest).await;
+                self.wake.notified().await;
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.wake.notified() => {}
+                () = asked_for => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -135,7 +172,7 @@ impl Synchroniser {
     async fn scan(&self, stop: &CancellationToken) -> Result<(), ScanError> {
         let started = (self.now_ms)();
         let known = self.catalog.source(self.tenant.id, self.source.id).await?;
-        let mut seen = Seen::new(known.media.saturating_add(known.media / 4).saturating_add(1024));
+        let _scan = self.heard.begin_scan(known.media.saturating_add(known.media / 4).saturating_add(1024));
         let mut told = 0;
         let mut changed = Vec::new();
         let mut start = ScanStart::Full;
@@ -150,8 +187,7 @@ impl Synchroniser {
                 }
                 end
             };
-            let (end, consumed) =
-                tokio::join!(call, self.consume(receiver, &over, &mut seen, &mut told, &mut changed));
+            let (end, consumed) = tokio::join!(call, self.consume(receiver, &over, &mut told, &mut changed));
             // A failure of the catalog ends the scan, too; it is the cause then.
             consumed?;
             let end = end?;
@@ -167,7 +203,7 @@ impl Synchroniser {
         // One medium that can't be confirmed must not keep all others from being decided about.
         let confirmed = self.confirm_changed(stop, changed).await;
         self.decide_due(started).await?;
-        let vanished = self.confirm_vanished(stop, &seen).await;
+        let vanished = self.confirm_vanished(stop).await;
         // A clock that runs ahead must not make tomorrow look complete.
         let now = (self.now_ms)();
         let watermark_ms = watermark_ms.min(now).max(known.watermark_ms.min(now));
@@ -185,7 +221,6 @@ impl Synchroniser {
         &self,
         mut batches: mpsc::Receiver<Vec<Item>>,
         over: &CancellationToken,
-        seen: &mut Seen,
         told: &mut u64,
         changed: &mut Vec<(String, String)>,
     ) -> Result<(), CatalogError> {
@@ -196,51 +231,13 @@ impl Synchroniser {
                 items = batches.recv() => items,
                 () = over.cancelled() => None,
             };
-            let Some(items) = items else { return Ok(()) };
-            for item in &items {
-                if let Item::Media(media) = item {
-                    seen.insert(&media.id);
-                    *told = told.saturating_add(1);
-                }
-            }
+            let Some(mut items) = items else { return Ok(()) };
+            *told = told.saturating_add(self.heard.scanned(&mut items));
             let ingested = self.catalog.ingest(&self.tenant, &self.source, items, (self.now_ms)()).await?;
             self.complain(&ingested.complaints, &mut said);
             // The rest is told again by the next scan.
             let room = 10_000_usize.saturating_sub(changed.len());
             changed.extend(ingested.changed.into_iter().take(room));
-        }
-    }
-
-    /// A published medium that was told with another version is asked for again before that is believed.
-    async fn confirm_changed(
-        &self,
-        stop: &CancellationToken,
-        changed: Vec<(String, String)>,
-    ) -> Result<(), ScanError> {
-        for (id, pinned) in changed {
-            match self.ask(stop, &id).await? {
-                Ok(media) if media.version == pinned => {}
-                Ok(_) => {
-                    let marked = self.mark(std::slice::from_ref(&id), Condition::Corrupt).await?;
-                    if marked > 0 {
-                        tracing::error!(tenant = %self.tenant.name, source = %self.source.name, media = %id, "its content has changed since it was published: it is no longer served");
-                    }
-                }
-                Err(error) if error.error.code == ErrorCode::NotFound => {}
-                Err(error) if error.error.code.is_retryable() => return Err(error.into()),
-                Err(error) => {
-                    tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "told with another version, and not to be asked for")
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The medium as it is now.
-    async fn ask(&self, stop: &CancellationToken, id: &str) -> Result<Result<Media, SourceError>, ScanError> {
-        tokio::select! {
-            () = stop.cancelled() => Err(ScanError::Stopped),
-            media = self.media.stat(id, None) => Ok(media),
         }
     }
 
@@ -275,66 +272,6 @@ impl Synchroniser {
             }
         }
     }
-
-    /// Media that the scan no longer told are missing if the source confirms each, and if they are few.
-    async fn confirm_vanished(&self, stop: &CancellationToken, seen: &Seen) -> Result<(), ScanError> {
-        let (mut known, mut vanished) = (0_u64, Vec::new());
-        let mut from = None;
-        loop {
-            let (page, next) = self.catalog.media_of(self.tenant.id, self.source.id, from).await?;
-            for (id, row) in page {
-                if row.told.version.is_empty() {
-                    continue;
-                }
-                known = known.saturating_add(1);
-                if !seen.may_contain(&id) {
-                    vanished.push(id);
-                }
-            }
-            // What is too much for the smallest catalog that is still to be read ends the search.
-            match next {
-                Some(next) => from = Some(next),
-                None => break,
-            }
-            if vanished.len() > 1_000_000 {
-                break;
-            }
-        }
-        if vanished.is_empty() {
-            return Ok(());
-        }
-        let count = vanished.len() as u64;
-        // A single one may always go, so that small archives work; but never the last.
-        let allowed = (known.saturating_mul(VANISH_PERCENT) / 100).max(1);
-        if count > allowed || count == known {
-            return Err(ScanError::Vanished { vanished: count, known });
-        }
-        let mut confirmed = Vec::new();
-        for id in vanished {
-            match self.ask(stop, &id).await? {
-                Ok(_) => {}
-                Err(error) if error.error.code == ErrorCode::NotFound => confirmed.push(id),
-                Err(error) if error.error.code.is_retryable() => return Err(error.into()),
-                // Not to be read isn't gone.
-                Err(error) => {
-                    tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "not told any more, and not to be asked for")
-                }
-            }
-        }
-        let marked = self.mark(&confirmed, Condition::Missing).await?;
-        if marked > 0 {
-            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, count = marked, "published recordings have vanished from their source");
-        }
-        Ok(())
-    }
-
-    async fn mark(&self, media: &[String], condition: Condition) -> Result<u64, CatalogError> {
-        let mut marked = 0;
-        for page in media.chunks(256) {
-            marked += self.catalog.mark(&self.tenant, &self.source, page, condition, (self.now_ms)()).await?;
-        }
-        Ok(marked)
-    }
 }
 
 /// What a source answers, unless the stop comes first.
@@ -361,22 +298,5 @@ impl Catalog {
         let mut txn = Txn::new(&*self.store);
         txn.put(keys::source(tenant, source), row)?;
         self.record(&mut writer, txn, &[]).await
-    }
-
-    async fn media_of(
-        &self,
-        tenant: u32,
-        source: u32,
-        from: Option<Vec<u8>>,
-    ) -> Result<(Vec<(String, MediaRow)>, Option<Vec<u8>>), CatalogError> {
-        let prefix = keys::media_of(tenant, source);
-        let page = self.store.scan(&prefix, from.as_deref().unwrap_or(&prefix), 4096).await?;
-        let mut media = Vec::with_capacity(page.rows.len());
-        for row in &page.rows {
-            if let Some(id) = keys::id_of_media(&row.key) {
-                media.push((id.to_owned(), rows::decode(&row.value)?));
-            }
-        }
-        Ok((media, page.next))
     }
 }

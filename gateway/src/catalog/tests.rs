@@ -26,6 +26,7 @@ use crate::{
     state::{Chain, JournalOptions, RedbStore},
 };
 
+mod live;
 mod names;
 
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
@@ -171,6 +172,7 @@ impl World {
             media: Arc::clone(bent) as _,
             progress: Arc::clone(&progress),
             wake,
+            heard: Heard::default(),
             now_ms: now,
         };
         synchroniser.scan_once(&stop).await;

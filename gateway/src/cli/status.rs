@@ -88,8 +88,9 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
     }
     lines.extend(columns(&rows));
     lines.push(String::new());
-    let mut rows =
-        vec![["SOURCE", "PLUGIN", "STATE", "MEDIA", "LAST SCAN", "BEHIND"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["SOURCE", "PLUGIN", "STATE", "LIVE", "MEDIA", "LAST SCAN", "BEHIND"].map(str::to_owned).to_vec(),
+    ];
     let mut errors = Vec::new();
     for tenant in &status.tenants {
         for source in &tenant.sources {
@@ -100,6 +101,7 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
                 name.clone(),
                 source.plugin.clone(),
                 state(source).to_owned(),
+                if source.watched { "yes" } else { "no" }.to_owned(),
                 source.media.to_string(),
                 source.last_scan.map_or_else(|| "none yet".to_owned(), ago),
                 source.lag_seconds.map_or_else(|| "unknown".to_owned(), span),
@@ -109,6 +111,7 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
                 (None, Some(error)) => errors.push(format!("{name}: last error: {error}")),
                 (None, None) => {}
             }
+            errors.extend(source.watch_problem.iter().map(|why| format!("{name}: not watched live: {why}")));
         }
     }
     lines.extend(columns(&rows));
@@ -236,6 +239,8 @@ mod tests {
             name: "pbx".to_owned(),
             plugin: "wazo".to_owned(),
             scanning: false,
+            watched: true,
+            watch_problem: Some("UNSUPPORTED".to_owned()),
             media: 7,
             last_scan: Some(started),
             lag_seconds: None,
@@ -328,9 +333,10 @@ mod tests {
              TENANT    SESSIONS  BANDWIDTH  PUBLISHED  LEARNED  ORPHANS  MISSING  CORRUPT\n\
              acme (1)  3 of 10   20MiB/s    12345      0        0        0        0\n\
              \n\
-             SOURCE    PLUGIN  STATE        MEDIA  LAST SCAN  BEHIND\n\
-             acme/pbx  wazo    unavailable  7      1m 5s ago  unknown\n\
-             acme/pbx: last error: gone"
+             SOURCE    PLUGIN  STATE        LIVE  MEDIA  LAST SCAN  BEHIND\n\
+             acme/pbx  wazo    unavailable  yes   7      1m 5s ago  unknown\n\
+             acme/pbx: last error: gone\n\
+             acme/pbx: not watched live: UNSUPPORTED"
         );
     }
 }

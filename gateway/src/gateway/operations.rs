@@ -117,6 +117,8 @@ fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) 
         name: source.name.clone(),
         plugin: source.plugin.clone(),
         scanning: progress.scanning,
+        watched: progress.watched,
+        watch_problem: progress.watch_problem.clone(),
         media: progress.media,
         last_scan: progress.last_scan_ms.and_then(DateTime::<Utc>::from_timestamp_millis),
         lag_seconds: (watermark_ms > 0).then(|| u64::try_from(lag / 1000).unwrap_or(0)),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shared, now_ms, same_instance};
 use crate::{
-    catalog::{Progress, Synchroniser},
+    catalog::{Heard, Progress, Synchroniser},
     config::{Source, Tenant},
     sources::{CallLimits, MediaSource, Slot, Trust},
 };
@@ -127,7 +127,8 @@ async fn run(
     // What is shared must not be kept alive by a source that is on its way out.
     drop(shared);
     let wake = Arc::new(Notify::new());
-    Synchroniser { catalog, tenant, source, media, progress, wake, now_ms }.run(stop).await;
+    let heard = Heard::default();
+    Synchroniser { catalog, tenant, source, media, progress, wake, heard, now_ms }.run(stop).await;
 }
 
 /// Loads the plugin and makes the instance; a problem in words for the operator.

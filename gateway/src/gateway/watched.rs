@@ -108,6 +108,7 @@ fn source_state((source, slot, progress): &SourceNow, row: Option<&SourceRow>, n
         problem: progress.error.is_some(),
         available: status.available,
         scanning: progress.scanning,
+        watched: progress.watched,
         media: row.map_or(progress.media, |row| row.media),
         lag_seconds: row.and_then(|row| since(row.watermark_ms)),
         scan_age_seconds: scanned.and_then(since),

@@ -14,6 +14,8 @@ use recgate_plugin_api::{
     },
 };
 
+use super::Live;
+
 /// Bytes of a media type, and of a state's reason.
 const MEDIA_TYPE_MAX: usize = 255;
 const REASON_MAX: usize = 1000;
@@ -39,6 +41,20 @@ pub(super) unsafe fn item(item: *const RgItem) -> Result<Item, Nonsense> {
     let mut id = String::new();
     // SAFETY: the caller's promise.
     unsafe { item_with_id(item, &mut id) }.map_err(|what| Nonsense { id, what })
+}
+
+/// What a watch tells.
+///
+/// # Safety
+///
+/// As of [`item`].
+pub(super) unsafe fn live(told: *const RgItem) -> Result<Live, Nonsense> {
+    // SAFETY: the caller's promise, here and below.
+    match unsafe { read_prefix(told) } {
+        Ok(RgItem { kind: abi::ITEM_LISTENING, .. }) => Ok(Live::Listening),
+        // SAFETY: as above.
+        _ => unsafe { item(told) }.map(Live::Item),
+    }
 }
 
 /// # Safety
@@ -204,14 +220,14 @@ pub(super) fn health(told: &RgHealth) -> Result<Health, String> {
     })
 }
 
-/// What an instance can do. A bit that ABI 0.1 doesn't know stands for functions that it doesn't have.
-pub(super) fn capabilities(told: &RgCapabilities) -> Result<Capabilities, String> {
-    let unknown = told.bits & !abi::CAP_FACTS;
+/// What an instance can do. A bit that the effective minor doesn't know stands for functions that it doesn't have.
+pub(super) fn capabilities(told: &RgCapabilities, abi_minor: u32) -> Result<Capabilities, String> {
+    let known = if abi_minor < abi::WATCH_SINCE { abi::CAP_FACTS } else { abi::CAP_FACTS | abi::CAP_WATCH };
+    let unknown = told.bits & !known;
     if unknown != 0 {
         return Err(format!(
-            "it declares capabilities ({unknown:#x}) for which plugin ABI {}.{} has no functions",
+            "it declares capabilities ({unknown:#x}) for which plugin ABI {}.{abi_minor} has no functions",
             abi::ABI_MAJOR,
-            abi::ABI_MINOR
         ));
     }
     Ok(Capabilities {

@@ -21,10 +21,11 @@ use recgate_plugin_api::{
 use tokio::sync::mpsc;
 
 use super::{
-    CallLimits, MediaSource, OpenMedia, Plugin, ScanStart, SourceError, SourceStatus, convert,
+    CallLimits, Live, MediaSource, OpenMedia, Plugin, ScanStart, SourceError, SourceStatus, convert,
     convert::{Nonsense, internal},
     pool::{ABANDONED_MAX, Call, Lane, Pool},
     scan::Sink,
+    watch,
 };
 
 /// Calls at once where neither plugin nor configuration says anything, and at most.
@@ -44,6 +45,8 @@ pub(super) struct Core {
     plugin: Arc<Plugin>,
     instance: InstancePtr,
     capabilities: Capabilities,
+    /// It can be watched.
+    watches: bool,
     pool: Arc<Pool>,
     last_error: Mutex<Option<String>>,
 }
@@ -83,7 +86,7 @@ impl Instance {
         }
         let instance = InstancePtr(instance);
         let told = ask_capabilities(&plugin, &name, instance);
-        let capabilities = told.clone().unwrap_or_default();
+        let (capabilities, watches) = told.clone().unwrap_or_default();
         let asked = match capabilities.max_concurrent_calls as usize {
             0 => CALLS_DEFAULT,
             asked => asked,
@@ -91,7 +94,7 @@ impl Instance {
         let allowed = if limits.max_calls == 0 { CALLS_MAX } else { limits.max_calls.min(CALLS_MAX) };
         let pool = Pool::new(Arc::clone(&name), limits.timeout, asked.min(allowed));
         let last_error = Mutex::new(None);
-        let core = Arc::new(Core { name, plugin, instance, capabilities, pool, last_error });
+        let core = Arc::new(Core { name, plugin, instance, capabilities, watches, pool, last_error });
         // With an error, the core is dropped and the instance destroyed.
         told?;
         Ok(Arc::new(Self { core }))
@@ -110,14 +113,26 @@ impl std::fmt::Debug for Instance {
     }
 }
 
-fn ask_capabilities(plugin: &Plugin, name: &str, instance: InstancePtr) -> Result<Capabilities, Error> {
+/// What the instance can do, and whether it can be watched.
+fn ask_capabilities(
+    plugin: &Plugin,
+    name: &str,
+    instance: InstancePtr,
+) -> Result<(Capabilities, bool), Error> {
     let capabilities = needed(plugin.table().capabilities)?;
     let mut out = RgCapabilities::empty();
     let mut error = RgError::empty();
     // SAFETY: the instance lives; pointers live for the call and are as the header describes.
     let code = unsafe { capabilities(instance.0, &mut out, &mut error) };
     outcome(plugin, name, "capabilities", code, &error)?;
-    convert::capabilities(&whole(out)?).map_err(|what| Error::new(ErrorCode::Unsupported, what))
+    let refused = |what| Error::new(ErrorCode::Unsupported, what);
+    let told = whole(out)?;
+    let capabilities = convert::capabilities(&told, plugin.abi_minor()).map_err(refused)?;
+    let watches = told.bits & abi::CAP_WATCH != 0;
+    if watches && plugin.table().watch.is_none() {
+        return Err(refused("it declares RG_CAP_WATCH, and its table has no `watch`".to_owned()));
+    }
+    Ok((capabilities, watches))
 }
 
 #[async_trait]
@@ -148,6 +163,16 @@ impl MediaSource for Instance {
         let runtime = tokio::runtime::Handle::current();
         let body = move |core: &Arc<Core>, call: &Arc<Call>| core.scan(call, &from, items, runtime);
         self.core.call(Lane::Scans, "scan", body).await
+    }
+
+    fn watches(&self) -> bool {
+        self.core.watches
+    }
+
+    async fn watch(&self, told: mpsc::Sender<Live>) -> Result<(), SourceError> {
+        let runtime = tokio::runtime::Handle::current();
+        let body = move |core: &Arc<Core>, call: &Arc<Call>| core.watch(call, told, runtime);
+        self.core.call(Lane::Watch, "watch", body).await
     }
 
     async fn stat(&self, id: &str, version: Option<&str>) -> Result<Media, SourceError> {
@@ -204,7 +229,7 @@ impl Core {
                 | ErrorCode::Archived
                 | ErrorCode::LockedRetention
                 | ErrorCode::LockedHold
-        );
+        ) && (what, error.code) != ("watch", ErrorCode::Unsupported);
         if of_the_source {
             let (source, plugin) = (&*self.name, self.plugin.name());
             tracing::warn!(source, plugin, call = what, code = ?error.code, "{}", error.message);
@@ -270,6 +295,26 @@ impl Core {
             return Err(internal("scan says that there is more, tells nothing and stays where it is"));
         }
         Ok(end)
+    }
+
+    fn watch(
+        self: &Arc<Self>,
+        call: &Arc<Call>,
+        told: mpsc::Sender<Live>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<(), Error> {
+        if !self.watches {
+            return Err(Error::new(ErrorCode::Unsupported, "the plugin can't watch this source"));
+        }
+        let watch = needed(self.plugin.table().watch)?;
+        let reported = |fault| self.remember(fault);
+        let mut sink = watch::Sink::new(&self.name, self.plugin.name(), call, told, runtime, &reported);
+        let mut error = RgError::empty();
+        let ctx = ptr::from_mut(&mut sink).cast();
+        // SAFETY: the instance lives as long as `self`; `watch::emit` is made for this context; the rest lives for the
+        // call and is as the header describes.
+        let code = unsafe { watch(self.instance.0, &rg_call(call), watch::emit, ctx, &mut error) };
+        self.outcome("watch", code, &error)
     }
 
     fn stat(self: &Arc<Self>, call: &Arc<Call>, id: &str, version: Option<&str>) -> Result<Media, Error> {

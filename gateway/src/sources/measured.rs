@@ -7,7 +7,7 @@ use bytes::Bytes;
 use recgate_plugin_api::{Capabilities, Health, Item, Media, ScanEnd};
 use tokio::sync::mpsc;
 
-use super::{MediaSource, OpenMedia, ScanStart, SourceError, SourceStatus};
+use super::{Live, MediaSource, OpenMedia, ScanStart, SourceError, SourceStatus};
 use crate::telemetry::{SourceCall, SourceCalls};
 
 /// See the module.
@@ -43,6 +43,14 @@ impl MediaSource for Measured {
 
     async fn scan(&self, from: ScanStart, items: mpsc::Sender<Vec<Item>>) -> Result<ScanEnd, SourceError> {
         measured(&self.calls, SourceCall::Scan, self.source.scan(from, items)).await
+    }
+
+    fn watches(&self) -> bool {
+        self.source.watches()
+    }
+
+    async fn watch(&self, told: mpsc::Sender<Live>) -> Result<(), SourceError> {
+        measured(&self.calls, SourceCall::Watch, self.source.watch(told)).await
     }
 
     async fn stat(&self, id: &str, version: Option<&str>) -> Result<Media, SourceError> {

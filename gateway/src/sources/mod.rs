@@ -14,6 +14,7 @@ mod plugin;
 mod pool;
 mod scan;
 mod slot;
+mod watch;
 
 use std::sync::Arc;
 
@@ -57,6 +58,16 @@ pub enum ScanStart {
     Since(Vec<u8>),
 }
 
+/// What a watch tells.
+#[expect(clippy::large_enum_variant, reason = "nearly all are items")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Live {
+    /// From here on nothing is missed; what came before is for a scan to find.
+    Listening,
+    /// Something is new, has changed or is gone.
+    Item(Item),
+}
+
 /// One configured source, as the catalog and the vfs use it.
 #[async_trait]
 pub trait MediaSource: Send + Sync {
@@ -70,6 +81,18 @@ pub trait MediaSource: Send + Sync {
     async fn health(&self) -> Result<Health, SourceError>;
     /// One call of the plugin's scan; a second one waits for the first to end. Items arrive checked, in batches; a full channel slows the plugin down.
     async fn scan(&self, from: ScanStart, items: mpsc::Sender<Vec<Item>>) -> Result<ScanEnd, SourceError>;
+    /// Whether the plugin can tell what happens as it happens.
+    fn watches(&self) -> bool {
+        false
+    }
+    /// Lets the plugin tell what happens as it happens, until it returns: never with success before this future is
+    /// dropped, but for a plugin that misbehaves. Dropping it cancels the call, and a second one waits for the first to
+    /// end, or to be abandoned. Items arrive checked; a full channel slows the plugin down. `Unsupported` stays so.
+    async fn watch(&self, told: mpsc::Sender<Live>) -> Result<(), SourceError> {
+        drop(told);
+        let error = Error::new(ErrorCode::Unsupported, "its plugin doesn't watch");
+        Err(SourceError { source_name: self.name().into(), error })
+    }
     /// One medium as it is now.
     async fn stat(&self, id: &str, version: Option<&str>) -> Result<Media, SourceError>;
     /// Opens exactly this version.

@@ -169,6 +169,11 @@ impl Plugin {
         receiver.recv_timeout(limits.timeout).map_err(timeout).and_then(|result| result).map_err(failed)
     }
 
+    /// The minor that counts: the smaller one of the two sides.
+    pub(super) fn abi_minor(&self) -> u32 {
+        self.info.abi.1.min(abi::ABI_MINOR)
+    }
+
     pub(super) fn table(&self) -> &RgPlugin {
         &self.table
     }

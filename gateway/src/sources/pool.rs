@@ -2,8 +2,10 @@
 //!
 //! A plugin's call blocks, and nothing can stop it but the plugin. So a call that passes its deadline is *abandoned*:
 //! its caller gets a timeout, its thread stays in the call with all that the call uses (buffer, handle, instance), and
-//! another thread may take its place. There are at most `max_calls` threads for calls, one for scans, and as many more
-//! as [`ABANDONED_MAX`]; with that many abandoned calls the pool takes no new ones until some return.
+//! another thread may take its place. There are at most `max_calls` threads for calls, one for scans, one for a watch, and
+//! as many more as [`ABANDONED_MAX`]; with that many abandoned calls the pool takes no new ones until some return.
+//!
+//! A watch has no deadline while it runs, but one from the moment when it is cancelled.
 //!
 //! Deadlines are looked at by whoever waits: a caller for its own call, and callers in the queue for those that keep
 //! them waiting. A call whose caller has gone keeps its place until its deadline; so a client that opens and drops
@@ -41,6 +43,8 @@ pub(super) enum Lane {
     Calls,
     /// Scans: one at a time, so that they never take the threads of reads.
     Scans,
+    /// A watch: one at a time, without a deadline until it is cancelled.
+    Watch,
 }
 
 /// See the module.
@@ -50,11 +54,13 @@ pub(super) struct Pool {
     state: Mutex<State>,
     calls_wake: Condvar,
     scans_wake: Condvar,
+    watch_wake: Condvar,
 }
 
 struct State {
     calls: LaneState,
     scans: LaneState,
+    watch: LaneState,
     /// Calls that a thread is in.
     running: HashMap<u64, Arc<Call>>,
     next_number: u64,
@@ -109,6 +115,7 @@ pub(super) fn current_source() -> Option<Arc<str>> {
 /// How many calls there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Load {
+    /// Without a watch, which is meant to run.
     pub(super) running: usize,
     pub(super) abandoned: usize,
     pub(super) closed: bool,
@@ -123,6 +130,7 @@ impl Pool {
             state: Mutex::new(State {
                 calls: lane(max_calls.max(1)),
                 scans: lane(1),
+                watch: lane(1),
                 running: HashMap::new(),
                 next_number: 0,
                 abandoned: 0,
@@ -131,6 +139,7 @@ impl Pool {
             }),
             calls_wake: Condvar::new(),
             scans_wake: Condvar::new(),
+            watch_wake: Condvar::new(),
         })
     }
 
@@ -209,12 +218,14 @@ impl Pool {
         drop(state);
         self.calls_wake.notify_all();
         self.scans_wake.notify_all();
+        self.watch_wake.notify_all();
     }
 
     pub(super) fn load(self: &Arc<Self>) -> Load {
         let mut state = self.lock();
         self.reap_locked(&mut state);
-        let running = state.running.len().saturating_sub(state.abandoned);
+        let counts = |call: &&Arc<Call>| call.lane != Lane::Watch && !call.is_abandoned();
+        let running = state.running.values().filter(counts).count();
         Load { running, abandoned: state.abandoned, closed: state.closed }
     }
 
@@ -248,7 +259,7 @@ impl Pool {
 
     /// Wakes a thread of the lane, or starts one. Fails only where the lane would have none.
     fn ensure_thread(self: &Arc<Self>, state: &mut State, lane: Lane) -> std::io::Result<()> {
-        let cap = state.calls.most + state.scans.most + ABANDONED_MAX;
+        let cap = state.calls.most + state.scans.most + state.watch.most + ABANDONED_MAX;
         let threads = state.threads;
         let this = state.lane(lane);
         self.wake(lane).notify_one();
@@ -346,7 +357,7 @@ impl Pool {
             lane.threads = lane.threads.saturating_sub(1);
         }
         // Who waits has been woken for when it was queued, and needs another only where its place has become free.
-        for lane in [Lane::Calls, Lane::Scans] {
+        for lane in [Lane::Calls, Lane::Scans, Lane::Watch] {
             let this = state.lane(lane);
             if !this.queue.is_empty() && (reaped || this.threads == 0) {
                 // Where no thread can be had, those who wait get a timeout.
@@ -376,6 +387,7 @@ impl Pool {
         match lane {
             Lane::Calls => &self.calls_wake,
             Lane::Scans => &self.scans_wake,
+            Lane::Watch => &self.watch_wake,
         }
     }
 
@@ -389,6 +401,7 @@ impl State {
         match lane {
             Lane::Calls => &mut self.calls,
             Lane::Scans => &mut self.scans,
+            Lane::Watch => &mut self.watch,
         }
     }
 }
@@ -409,8 +422,11 @@ impl Call {
 
     /// The plugin has told something: the deadline counts from now.
     pub(super) fn progress(&self) {
-        let deadline = (self.epoch.elapsed() + self.timeout).as_millis();
-        self.deadline.store(u64::try_from(deadline).unwrap_or(u64::MAX), Ordering::Release);
+        self.deadline.store(self.deadline_from_now(), Ordering::Release);
+    }
+
+    fn deadline_from_now(&self) -> u64 {
+        u64::try_from((self.epoch.elapsed() + self.timeout).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The host keeps the plugin waiting: no deadline until the next [`Call::progress`].
@@ -431,12 +447,18 @@ impl Call {
     }
 
     fn begin(&self) {
-        self.progress();
+        if self.lane != Lane::Watch {
+            self.progress();
+        }
         self.started.store(true, Ordering::Release);
     }
 
     fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
+        if self.lane == Lane::Watch {
+            let deadline = self.deadline_from_now();
+            let _ = self.deadline.compare_exchange(u64::MAX, deadline, Ordering::AcqRel, Ordering::Relaxed);
+        }
         // Kept for one who begins to wait later; nobody but the call's own thread waits.
         self.cancel.notify_one();
     }

@@ -29,7 +29,7 @@ async fn a_plugin_in_c_loads_scans_and_reads() {
     let folder = safe_folder();
     compile_c(folder.path(), "libminimal.so", &[]);
     let plugin = plugins(folder.path()).load("minimal", TRUSTED).unwrap();
-    assert_eq!((plugin.name(), plugin.info().abi), ("minimal", (0, 1)));
+    assert_eq!((plugin.name(), plugin.info().abi), ("minimal", (0, 2)));
     let source = plugin.create("c", &json!({}), PATIENT).unwrap();
 
     let (sender, mut receiver) = mpsc::channel(4);
@@ -71,10 +71,10 @@ fn another_major_is_refused_before_it_runs() {
     let folder = folder_with(WRONG_MAJOR);
     let refused = plugins(folder.path()).load(folder.path().join(WRONG_MAJOR).to_str().unwrap(), TRUSTED);
     let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("built for plugin ABI 4711.1, and this gateway speaks 0.1"), "{refused}");
+    assert!(refused.contains("built for plugin ABI 4711.2, and this gateway speaks 0.2"), "{refused}");
     let refused = plugins(folder.path()).load("wrong-major", TRUSTED).unwrap_err().to_string();
     assert!(refused.contains("there is no plugin \"wrong-major\""), "{refused}");
-    assert!(refused.contains("ABI 4711.1"), "the reason stands beside: {refused}");
+    assert!(refused.contains("ABI 4711.2"), "the reason stands beside: {refused}");
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod calls;
 mod contain;
 mod load;
 mod support;
+mod watch;

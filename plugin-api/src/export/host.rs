@@ -41,6 +41,19 @@ unsafe impl Send for AbiHost {}
 // SAFETY: as above.
 unsafe impl Sync for AbiHost {}
 
+impl AbiHost {
+    /// The smaller of the host's minor and this SDK's.
+    pub(super) fn abi_minor(&self) -> u32 {
+        self.table.abi_minor.min(abi::ABI_MINOR)
+    }
+
+    /// A host that knows nothing but its version.
+    #[cfg(test)]
+    pub(super) fn of_minor(abi_minor: u32) -> Self {
+        Self { table: RgHost { abi_minor, ..abi::Prefixed::empty() } }
+    }
+}
+
 impl Host for AbiHost {
     fn log(&self, level: Level, target: &str, message: &str) {
         if let Some(log) = self.table.log {

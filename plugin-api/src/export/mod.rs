@@ -23,9 +23,10 @@ use self::{
 use crate::{
     abi::{
         self, ABI_MAJOR, ABI_MINOR, DESCRIPTOR_MAGIC, RgCall, RgCapabilities, RgDescriptor, RgEmitItem,
-        RgEmitText, RgError, RgHandle, RgHealth, RgHost, RgInstance, RgPlugin, RgScanEnd, RgScanFrom, RgStr,
+        RgEmitText, RgError, RgHandle, RgHealth, RgHost, RgInstance, RgItem, RgPlugin, RgScanEnd, RgScanFrom,
+        RgStr,
     },
-    sdk::{Host, Level, Source},
+    sdk::{Host, Level, Source, Watcher},
     types::{Error, ErrorCode, Item},
 };
 
@@ -108,6 +109,7 @@ pub unsafe fn init<S: Source>(host: *const RgHost, out: *mut RgPlugin, error: *m
                 open: Some(open::<S>),
                 read_at: Some(read_at::<S>),
                 close: Some(close::<S>),
+                watch: S::WATCHES.then_some(watch::<S>),
                 ..abi::Prefixed::empty()
             };
             write_out(out, table, "rg_plugin_init: out")
@@ -173,10 +175,13 @@ unsafe extern "C" fn capabilities<S: Source>(
     // SAFETY: pointers are valid for this call, as the host promises in the header.
     unsafe {
         guard(error, || {
-            let told = this::<S>(instance)?.source.capabilities();
+            let instance = this::<S>(instance)?;
+            let told = instance.source.capabilities();
+            // A host of an earlier minor refuses a bit that it doesn't know.
+            let watches = S::WATCHES && instance.host.abi_minor() >= abi::WATCH_SINCE;
             let c = RgCapabilities {
                 max_concurrent_calls: told.max_concurrent_calls,
-                bits: if told.facts { abi::CAP_FACTS } else { 0 },
+                bits: if told.facts { abi::CAP_FACTS } else { 0 } | if watches { abi::CAP_WATCH } else { 0 },
                 preferred_read_size: told.preferred_read_size,
                 ..abi::Prefixed::empty()
             };
@@ -239,6 +244,23 @@ unsafe extern "C" fn scan<S: Source>(
             c.complete = if end.complete { abi::SCAN_COMPLETE } else { abi::SCAN_MORE };
             c.watermark_ms = end.watermark_ms;
             write_out(out, c, "scan: out")
+        })
+    }
+}
+
+unsafe extern "C" fn watch<S: Source>(
+    instance: *mut RgInstance,
+    call: *const RgCall,
+    emit: RgEmitItem,
+    emit_ctx: *mut c_void,
+    error: *mut RgError,
+) -> i32 {
+    // SAFETY: pointers are valid for this call, as the host promises in the header.
+    unsafe {
+        guard(error, || {
+            let mut emitter = Emitter { emit, emit_ctx, buffers: ItemBuffers::default(), stopped: None };
+            let result = this::<S>(instance)?.source.watch(&AbiCall::new(call)?, &mut emitter);
+            emitter.stopped.map_or(result, Err)
         })
     }
 }
@@ -360,17 +382,39 @@ struct Emitter {
 
 impl Emitter {
     fn tell(&mut self, item: &Item) -> Result<(), Error> {
+        let (emit, emit_ctx) = (self.emit, self.emit_ctx);
+        self.unless_stopped(|buffers| {
+            // SAFETY: both belong together and are valid for this call, as the host promises in the header; the item
+            // lives until `with` returns.
+            buffers.with(item, |c| stopped(unsafe { emit(emit_ctx, c) }))
+        })
+    }
+
+    fn unless_stopped(
+        &mut self,
+        tell: impl FnOnce(&mut ItemBuffers) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         if let Some(stop) = &self.stopped {
             return Err(stop.clone());
         }
-        let (emit, emit_ctx) = (self.emit, self.emit_ctx);
-        // SAFETY: both belong together and are valid for this call, as the host promises in the header; the item
-        // lives until `with` returns.
-        let result = self.buffers.with(item, |c| stopped(unsafe { emit(emit_ctx, c) }));
+        let result = tell(&mut self.buffers);
         if let Err(stop) = &result {
             self.stopped = Some(stop.clone());
         }
         result
+    }
+}
+
+impl Watcher for Emitter {
+    fn listening(&mut self) -> Result<(), Error> {
+        let (emit, emit_ctx) = (self.emit, self.emit_ctx);
+        let item = RgItem { kind: abi::ITEM_LISTENING, ..abi::Prefixed::empty() };
+        // SAFETY: as in `tell`; the item is a local.
+        self.unless_stopped(|_| stopped(unsafe { emit(emit_ctx, &raw const item) }))
+    }
+
+    fn tell(&mut self, item: Item) -> Result<(), Error> {
+        Self::tell(self, &item)
     }
 }
 

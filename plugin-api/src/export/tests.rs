@@ -17,7 +17,7 @@ use std::{
 use super::*;
 use crate::{
     abi::{Prefixed, RgItem, RgMedia},
-    sdk::{Call, Emit},
+    sdk::{Call, Emit, Watcher},
     types::{
         Capabilities, Facts, Health, JoinKey, JoinKind, Media, MediaState, Precision, ScanEnd, ScanFrom,
     },
@@ -71,6 +71,7 @@ impl Source for Fake {
     const NAME: &'static str = "fake";
     const VERSION: &'static str = "1.2.3";
     const LICENCE: &'static str = "Apache-2.0";
+    const WATCHES: bool = true;
 
     fn config_schema() -> String {
         "{}".to_owned()
@@ -135,6 +136,58 @@ impl Source for Fake {
         buf.fill(offset as u8);
         Ok(buf.len())
     }
+
+    fn watch(&self, call: &dyn Call, to: &mut dyn Watcher) -> Result<(), Error> {
+        assert_ne!(self.mode, "panic-in-watch", "watch panics");
+        if self.mode == "deaf" {
+            let _ = to.tell(Item::MediaGone("first".into()));
+            let _ = to.listening();
+            return Ok(());
+        }
+        to.listening()?;
+        to.tell(Item::MediaGone("gone".into()))?;
+        let values = vec![("k".to_owned(), "v".to_owned())];
+        to.tell(Item::Facts(Facts { id: "f".into(), revision: 9, values, ..Facts::default() }))?;
+        match call.is_cancelled() {
+            true => Err(Error::new(ErrorCode::Cancelled, "cancelled")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A source that leaves out what it may.
+struct Plain;
+
+impl Source for Plain {
+    type Handle = ();
+    const NAME: &'static str = "plain";
+    const VERSION: &'static str = "1";
+    const LICENCE: &'static str = "Apache-2.0";
+
+    fn config_schema() -> String {
+        "{}".to_owned()
+    }
+    fn create(_: &str, _: Arc<dyn Host>) -> Result<Self, Error> {
+        Ok(Self)
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+    fn health(&self, _: &dyn Call) -> Result<Health, Error> {
+        Ok(Health::default())
+    }
+    fn scan(&self, _: &dyn Call, _: ScanFrom<'_>, _: Emit<'_>) -> Result<ScanEnd, Error> {
+        Ok(ScanEnd::default())
+    }
+    fn stat(&self, _: &dyn Call, _: &str, _: Option<&str>) -> Result<Media, Error> {
+        Ok(medium())
+    }
+    fn open(&self, _: &dyn Call, _: &str, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+    fn read_at(&self, _: &dyn Call, (): &(), _: u64, _: &mut [u8]) -> Result<usize, Error> {
+        Ok(0)
+    }
 }
 
 /// Lines that the fake host was told; the tests share the library's one host.
@@ -161,7 +214,8 @@ unsafe fn owned(text: RgStr) -> String {
 }
 
 fn table() -> RgPlugin {
-    let host = RgHost { abi_minor: 1, log: Some(host_log), now_ms: Some(host_now), ..Prefixed::empty() };
+    let host =
+        RgHost { abi_minor: ABI_MINOR, log: Some(host_log), now_ms: Some(host_now), ..Prefixed::empty() };
     let mut table: RgPlugin = Prefixed::empty();
     let mut error: RgError = Prefixed::empty();
     let host = Box::leak(Box::new(host));
@@ -215,6 +269,7 @@ unsafe extern "C" fn collect(ctx: *mut c_void, item: *const RgItem) -> i32 {
             )
         },
         abi::ITEM_MEDIA_GONE => unsafe { format!("gone {}", owned(item.gone_id)) },
+        abi::ITEM_LISTENING => "listening".to_owned(),
         _ => unsafe {
             let f = abi::read_prefix(item.facts).unwrap();
             let values: Vec<_> = slice::from_raw_parts(f.values, f.value_count as usize)
@@ -349,6 +404,64 @@ fn a_cursor_that_is_too_long_is_the_plugins_defect() {
     unsafe { table().destroy.unwrap()(instance) };
 }
 
+fn run_watch(mode: &str, emit: RgEmitItem, ctx: *mut c_void, cancelled: u32) -> (i32, RgError) {
+    let instance = create_fake(mode).unwrap();
+    let cancelled = AtomicU32::new(cancelled);
+    let call = RgCall {
+        ctx: ptr::from_ref(&cancelled).cast_mut().cast(),
+        is_cancelled: Some(flag),
+        ..Prefixed::empty()
+    };
+    let mut error: RgError = Prefixed::empty();
+    let code = unsafe { table().watch.unwrap()(instance, &call, emit, ctx, &mut error) };
+    unsafe { table().destroy.unwrap()(instance) };
+    (code, error)
+}
+
+#[test]
+fn watch_tells_that_it_listens_and_what_happens() {
+    let mut told: Vec<String> = Vec::new();
+    let ctx: *mut c_void = ptr::from_mut(&mut told).cast();
+    assert_eq!(run_watch("", collect, ctx, 0).0, abi::OK);
+    assert_eq!(run_watch("", collect, ctx, 1).0, ErrorCode::Cancelled as i32);
+    let once = ["listening", "gone gone", "facts f 9 gone 0 [\"k=v\"] keys 0"];
+    assert_eq!(told, [once, once].concat());
+
+    for mode in ["", "deaf"] {
+        let mut asked = 0_u32;
+        let (code, _) = run_watch(mode, refuse, ptr::from_mut(&mut asked).cast(), 0);
+        assert_eq!((code, asked), (ErrorCode::Busy as i32, 1), "mode {mode:?}");
+    }
+    let (code, error) = run_watch("panic-in-watch", collect, ctx, 0);
+    assert_eq!(code, ErrorCode::Panic as i32);
+    assert!(message(&error).contains("watch panics"), "{}", message(&error));
+}
+
+#[test]
+fn a_source_that_does_not_watch_has_neither_function_nor_bit() {
+    let host = Box::leak(Box::new(RgHost { abi_minor: ABI_MINOR, ..Prefixed::empty() }));
+    let mut plain: RgPlugin = Prefixed::empty();
+    let mut error: RgError = Prefixed::empty();
+    assert_eq!(unsafe { init::<Plain>(host, &mut plain, &mut error) }, abi::OK);
+    assert!(plain.watch.is_none() && table().watch.is_some());
+    assert_eq!(bits::<Plain>(Plain, ABI_MINOR), 0);
+    let fake = || Fake { mode: String::new(), host: Arc::new(AbiHost::of_minor(ABI_MINOR)) };
+    assert_eq!(bits(fake(), ABI_MINOR), abi::CAP_FACTS | abi::CAP_WATCH);
+    assert_eq!(bits(fake(), 99), abi::CAP_FACTS | abi::CAP_WATCH);
+    // A host of the minor before refuses bits that it doesn't know.
+    assert_eq!(bits(fake(), 1), abi::CAP_FACTS);
+}
+
+/// The capabilities that a host of this minor is told.
+fn bits<S: Source>(source: S, host_minor: u32) -> u64 {
+    let mut instance = Instance { source, host: Arc::new(AbiHost::of_minor(host_minor)) };
+    let mut out: RgCapabilities = Prefixed::empty();
+    let mut error: RgError = Prefixed::empty();
+    let instance = ptr::from_mut(&mut instance).cast();
+    assert_eq!(unsafe { capabilities::<S>(instance, &mut out, &mut error) }, abi::OK);
+    out.bits
+}
+
 #[test]
 fn calls_see_cancellation_and_the_clock() {
     let instance = create_fake("").unwrap();
@@ -426,7 +539,7 @@ fn sizes_decide_what_is_read_and_written() {
     // The pointer is to the whole of `later`.
     let out = ptr::from_mut(&mut later).cast::<RgCapabilities>();
     assert_eq!(unsafe { function(instance, out, &mut error) }, abi::OK);
-    assert_eq!((later.known.max_concurrent_calls, later.known.bits), (3, abi::CAP_FACTS));
+    assert_eq!((later.known.max_concurrent_calls, later.known.bits), (3, abi::CAP_FACTS | abi::CAP_WATCH));
     assert_eq!(later.known.struct_size as usize, size_of::<RgCapabilities>());
     assert_eq!(later.appended, 77);
 

@@ -20,6 +20,22 @@ use rustix::io::Errno;
 
 const NANOS_PER_MS: i128 = 1_000_000;
 
+/// File systems on which the kernel doesn't learn what others change (Linux, `statfs(2)` and `include/uapi/linux/magic.h`).
+const NETWORKS: [(u32, &str); 12] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x00c3_6400, "Ceph"),
+    (0x5346_414f, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x0102_1997, "9P"),
+    (0x6573_5546, "FUSE"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636f, "OCFS2"),
+];
+
 /// An open folder.
 #[derive(Debug)]
 pub struct Folder {
@@ -116,6 +132,22 @@ impl Folder {
                 ),
             )),
         }
+    }
+
+    /// Device and inode: whether it is the same folder as another.
+    pub fn identity(&self) -> Result<(u64, u64), Error> {
+        let stat = rustix::fs::fstat(&self.dir).map_err(|errno| {
+            io_error(&errno.into(), format!("{}: the folder can't be seen", self.setting))
+        })?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// The name of its file system where that is one that others may change over a network.
+    pub fn network(&self) -> Result<Option<&'static str>, Error> {
+        let stat = rustix::fs::fstatfs(&self.dir).map_err(|errno| {
+            io_error(&errno.into(), format!("{}: its file system can't be asked what it is", self.setting))
+        })?;
+        Ok(network_name(i128::from(stat.f_type)))
     }
 
     /// The names in the folder, in no order, as a stream.
@@ -219,6 +251,11 @@ pub fn io_error(error: &io::Error, tried: impl fmt::Display) -> Error {
         },
     };
     Error::new(code, format!("{tried}: {error}"))
+}
+
+/// The name of a file system that others may change over a network, by what `statfs` says that it is.
+pub fn network_name(magic: i128) -> Option<&'static str> {
+    NETWORKS.iter().find(|(known, _)| i128::from(*known) == magic).map(|(_, name)| *name)
 }
 
 fn is_one_component(name: &OsStr) -> bool {

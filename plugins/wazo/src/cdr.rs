@@ -74,6 +74,27 @@ pub(crate) fn scan(
     }
 }
 
+/// Tells the facts of one file, which may have gone. Says whether all of it could be told for now, as [`scan`] does.
+pub(crate) fn tell_file(
+    folder: &Folder,
+    name: &str,
+    settings: &Settings,
+    clock: Clock,
+    call: &dyn Call,
+    reports: &mut Reports<'_>,
+    emit: Emit<'_>,
+) -> Result<bool, Error> {
+    match folder.file(name) {
+        Ok(Some(file)) => tell(name, file, settings, clock, call, reports, emit),
+        Ok(None) => Ok(true),
+        Err(error) if error.code == ErrorCode::Busy => Err(error),
+        Err(error) => {
+            reports.warn(&error.message);
+            Ok(true)
+        }
+    }
+}
+
 /// Tells the facts of one file. The modification time of the file is their revision, so that of two files with the
 /// same record the newer one counts.
 fn tell(

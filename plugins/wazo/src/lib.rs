@@ -5,9 +5,10 @@
 //! stands in the call data records of wazo-call-logd: they are asked for over its HTTP API, or an operator lays them
 //! down as JSON files in the shape of its `GET /cdr`. Both folders are only ever read.
 //!
-//! A scan tells the records first, so that the gateway has the facts at hand when the media come, then walks the
-//! monitor folder. Of the folders nothing is kept between two scans: each tells everything. What is asked for over
-//! HTTP, and when, [`call_logd`] says.
+//! A scan walks the monitor folder first, then tells the records: a recording that was paused looked complete then, and
+//! the gateway must learn that it has gone on before a record lets it be published. Of the folders nothing is kept between
+//! two scans: each tells everything, and between them a [`watch`] tells what happens in them. What is asked for over HTTP,
+//! and when, [`call_logd`] says.
 
 mod call_logd;
 mod cdr;
@@ -17,11 +18,13 @@ pub mod fuzzing;
 mod media;
 mod names;
 mod settings;
+mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use recgate_plugin_api::{
-    Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source,
+    Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source, Watcher,
 };
 use recgate_plugin_common::open::{OpenFile, cancelled};
 use recgate_plugin_common::{folder, report, wav};
@@ -32,15 +35,21 @@ use crate::media::Clock;
 use crate::names::Name;
 use crate::report::Reports;
 use crate::settings::Settings;
+use crate::watch::Memory;
 
 /// Bytes that a read should ask for: large enough that the check after each read costs nothing beside it.
 const PREFERRED_READ_SIZE: u32 = 256 * 1024;
+
+/// Between a look at a file that grows and the next one.
+const DELAY_AT_LEAST: Duration = Duration::from_millis(200);
+const DELAY_AT_MOST: Duration = Duration::from_secs(600);
 
 /// One Wazo tenant's monitor folder, with where its call data records come from.
 pub struct Wazo {
     settings: Settings,
     call_logd: Option<CallLogd>,
     host: Arc<dyn Host>,
+    memory: Memory,
 }
 
 impl Source for Wazo {
@@ -49,6 +58,7 @@ impl Source for Wazo {
     const NAME: &'static str = "wazo";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const LICENCE: &'static str = env!("CARGO_PKG_LICENSE");
+    const WATCHES: bool = true;
 
     fn config_schema() -> String {
         settings::schema().to_string()
@@ -58,7 +68,7 @@ impl Source for Wazo {
     fn create(config_json: &str, host: Arc<dyn Host>) -> Result<Self, Error> {
         let settings = Settings::parse(config_json)?;
         let call_logd = settings.call_logd.clone().map(CallLogd::new);
-        Ok(Self { settings, call_logd, host })
+        Ok(Self { settings, call_logd, host, memory: Memory::default() })
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -105,19 +115,15 @@ impl Source for Wazo {
             None => None,
         };
 
-        let mut told_all = true;
+        let walked = self.walk(&root, call, &mut reports, emit)?;
+        let mut told_all = walked.told_all;
         if let Some(records) = &records {
             told_all &= cdr::scan(records, &self.settings, self.clock(), call, &mut reports, emit)?;
         }
-        let mut failed = None;
+        let (mut failed, mut known_ms) = (None, began_ms);
         if let Some(call_logd) = &self.call_logd {
             call_logd.begin();
             failed = call_logd.tell_recent(&mut self.lend(call, &mut reports, emit))?;
-        }
-        let walked = self.walk(&root, call, &mut reports, emit)?;
-        told_all &= walked.told_all;
-        let mut known_ms = began_ms;
-        if let Some(call_logd) = &self.call_logd {
             if failed.is_none() {
                 failed = call_logd.tell_rest(&mut self.lend(call, &mut reports, emit))?;
             }
@@ -146,7 +152,8 @@ impl Source for Wazo {
         if let Some(version) = version {
             regular.stamp.expect(id, version)?;
         }
-        let seen = media::examine(id, &name, &regular, self.clock())
+        let closed = self.memory.was_closed(id, &regular.stamp.version());
+        let seen = media::examine(id, &name, &regular, closed, self.clock())
             .map_err(|error| folder::io_error(&error, format!("recording {id:?} can't be read")))?;
         if let Some(version) = version
             && seen.media.version != version
@@ -171,6 +178,10 @@ impl Source for Wazo {
     ) -> Result<usize, Error> {
         handle.read_at(call, offset, buf)
     }
+
+    fn watch(&self, call: &dyn Call, to: &mut dyn Watcher) -> Result<(), Error> {
+        watch::run(self, call, to)
+    }
 }
 
 recgate_plugin_api::export!(Wazo);
@@ -193,6 +204,12 @@ impl Wazo {
         emit: Emit<'a>,
     ) -> call_logd::Scan<'a, 'h> {
         call_logd::Scan { settings: &self.settings, host: &*self.host, call, reports, emit }
+    }
+
+    /// How long it is until then, within reason.
+    fn delay_until(&self, at_ms: i64) -> Duration {
+        let ms = u64::try_from(at_ms.saturating_sub(self.host.now_ms())).unwrap_or(0);
+        Duration::from_millis(ms).clamp(DELAY_AT_LEAST, DELAY_AT_MOST)
     }
 
     /// Streams the monitor folder: one file is open at a time, no list of them is held.
@@ -219,8 +236,11 @@ impl Wazo {
                 continue;
             };
             let seen = match root.file(id) {
-                Ok(Some(regular)) => media::examine(id, &name, &regular, self.clock())
-                    .map_err(|error| folder::io_error(&error, format!("recording {id:?} can't be read"))),
+                Ok(Some(regular)) => {
+                    let closed = self.memory.was_closed(id, &regular.stamp.version());
+                    media::examine(id, &name, &regular, closed, self.clock())
+                        .map_err(|error| folder::io_error(&error, format!("recording {id:?} can't be read")))
+                }
                 // A link, a pipe, a device, a folder; or it has just been deleted.
                 Ok(None) => {
                     ignored = ignored.saturating_add(1);
@@ -230,6 +250,9 @@ impl Wazo {
             };
             match seen {
                 Ok(seen) => {
+                    if let Some(complete_ms) = seen.complete_ms {
+                        self.memory.await_completion(id, self.delay_until(complete_ms));
+                    }
                     if let Some(since) = seen.running_since_ms {
                         walked.running_since_ms =
                             Some(walked.running_since_ms.map_or(since, |known| known.min(since)));

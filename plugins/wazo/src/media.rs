@@ -2,7 +2,7 @@
 //!
 //! | the file | is told as |
 //! | --- | --- |
-//! | changed less than `growing_after` ago | growing |
+//! | changed less than `growing_after` ago | growing, unless its writer was seen to close it with a right header |
 //! | sizes in its header wrong, or its header incomplete, and changed less than 5 minutes ago | growing |
 //! | sizes wrong, quiet for longer (the PBX crashed, or a copy broke off) | available, with a header patch |
 //! | a right header, also one with no samples (hung up at once) | available |
@@ -29,13 +29,21 @@ pub(crate) struct Seen {
     pub(crate) media: Media,
     /// For a medium that is growing: when its recording began at the latest, Unix milliseconds.
     pub(crate) running_since_ms: Option<i64>,
+    /// For a medium that is growing: when it is complete unless it changes, Unix milliseconds.
+    pub(crate) complete_ms: Option<i64>,
 }
 
-/// Reads the header of an open file and says what it is.
+/// Reads the header of an open file and says what it is. `closed`: its writer was seen to close it as it is.
 ///
 /// # Errors
 /// Those of reading; a file whose content is bad is a medium in state `Failed`.
-pub(crate) fn examine(id: &str, name: &Name, regular: &Regular, clock: Clock) -> io::Result<Seen> {
+pub(crate) fn examine(
+    id: &str,
+    name: &Name,
+    regular: &Regular,
+    closed: bool,
+    clock: Clock,
+) -> io::Result<Seen> {
     let read = |offset, buf: &mut [u8]| regular.file.read_at(buf, offset);
     let header = match wav::examine(regular.stamp.size, &read) {
         Ok(header) => Ok(header),
@@ -51,9 +59,13 @@ pub(crate) fn examine(id: &str, name: &Name, regular: &Regular, clock: Clock) ->
         Ok(header) => header.unfinished,
         Err((_, unfinished)) => *unfinished,
     };
+    let finished = closed && header.is_ok() && !unfinished;
+    let unfinished_for_ms = UNFINISHED_MS.max(clock.growing_after_ms);
     let growing = moved
-        || clock.is_young(changed_ms)
-        || (unfinished && clock.is_within(changed_ms, UNFINISHED_MS.max(clock.growing_after_ms)));
+        || (clock.is_young(changed_ms) && !finished)
+        || (unfinished && clock.is_within(changed_ms, unfinished_for_ms));
+    let complete_after_ms = if unfinished { unfinished_for_ms } else { clock.growing_after_ms };
+    let complete_ms = growing.then(|| changed_ms.saturating_add(complete_after_ms));
     let duration_ms = header.as_ref().ok().map(|header| header.duration_ms);
     let began_ms = changed_ms.saturating_sub(signed(duration_ms.unwrap_or(0)));
 
@@ -92,7 +104,7 @@ pub(crate) fn examine(id: &str, name: &Name, regular: &Regular, clock: Clock) ->
         }
     }
     let running_since_ms = growing.then(|| stamp.born_ms.map_or(began_ms, |born| born.min(began_ms)));
-    Ok(Seen { media, running_since_ms })
+    Ok(Seen { media, running_since_ms, complete_ms })
 }
 
 fn keys(id: &str, name: &Name) -> Vec<JoinKey> {

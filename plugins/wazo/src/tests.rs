@@ -381,6 +381,21 @@ fn records_are_read_in_the_order_of_names_and_broken_files_do_not_stop_them() {
     assert_eq!(u128::from(facts[0].revision), mtime.duration_since(UNIX_EPOCH).unwrap().as_nanos());
 }
 
+/// Facts that come first would publish what the gateway was told by an earlier scan.
+#[test]
+fn recordings_are_told_before_their_records() {
+    let bench = Bench::new();
+    bench.put(&name(), &wav(8));
+    bench.put_cdr("a.json", record(1, UUID).to_string());
+    let mut told = Vec::new();
+    let mut emit = |item| {
+        told.push(matches!(item, Item::Media(_)));
+        Ok(())
+    };
+    bench.source.scan(&Patient, ScanFrom::Full, &mut emit).unwrap();
+    assert_eq!(told, [true, false]);
+}
+
 #[test]
 fn a_record_file_that_is_being_written_holds_the_watermark_back() {
     let bench = Bench::new();

@@ -84,6 +84,31 @@ fn scans_that_fail_hang_or_lie_leave_other_sources_untouched() {
 }
 
 #[test]
+fn watches_that_fail_hang_flood_or_lie_leave_scans_and_other_sources_untouched() {
+    for misbehave in [
+        "panic-in-watch",
+        "return-in-watch",
+        "hang-in-watch",
+        "flood-in-watch",
+        "nonsense-in-watch",
+        "deaf-in-watch",
+    ] {
+        let (mut fixture, good) = beside_a_good_source(misbehave);
+        let mut raw = fixture.login("acme").raw();
+        let bytes =
+            wait_for("the broken source's recording", Duration::from_secs(60), || raw.file(BROKEN).ok());
+        assert_eq!(bytes.len(), 100_000, "{misbehave}");
+        let later = fixture.wazo.get_mut("acme").unwrap().add(utc("2016-06-07 10:00:00"), 41);
+        let path = format!("/{}", later.path());
+        let bytes = wait_for("a later recording", Duration::from_secs(60), || raw.file(&path).ok());
+        assert!(bytes == later.bytes, "{misbehave}");
+        assert!(raw.file("/S20160606/R201606061000000000.wav").unwrap() == good, "{misbehave}");
+        // One that never returns costs its thread, and doesn't hold up the end.
+        fixture.gateway.take().unwrap().stop();
+    }
+}
+
+#[test]
 fn a_plugin_of_another_major_or_no_plugin_is_refused_with_a_reason() {
     let folder = tempfile::TempDir::new().unwrap();
     let inspect = |path: &std::path::Path| {

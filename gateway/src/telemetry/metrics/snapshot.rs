@@ -100,6 +100,8 @@ pub struct SourceState {
     pub available: bool,
     /// It is being scanned.
     pub scanning: bool,
+    /// Its plugin tells what happens as it happens.
+    pub watched: bool,
     /// Media that the last complete scan told.
     pub media: u64,
     /// By how much its watermark is behind the clock, in seconds.
@@ -205,6 +207,9 @@ impl Snapshot {
         })?;
         gauge("source_scanning", "Whether the source is being scanned (1).", |source| {
             u64::from(source.scanning)
+        })?;
+        gauge("source_watched", "Whether the source tells what happens as it happens (1).", |source| {
+            u64::from(source.watched)
         })?;
         gauge("source_media", "Media that the source's last complete scan told.", |source| source.media)?;
         gauge("plugin_running_calls", "Calls of the source's plugin that run.", |source| {

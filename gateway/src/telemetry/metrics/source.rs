@@ -19,6 +19,7 @@ const BOUNDS: &[f64] = &[
 pub enum SourceCall {
     Health,
     Scan,
+    Watch,
     Stat,
     Open,
     ReadAt,
@@ -26,13 +27,14 @@ pub enum SourceCall {
 
 impl SourceCall {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Health, Self::Scan, Self::Stat, Self::Open, Self::ReadAt];
+    pub const ALL: [Self; 6] = [Self::Health, Self::Scan, Self::Watch, Self::Stat, Self::Open, Self::ReadAt];
 
     /// The label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Health => "health",
             Self::Scan => "scan",
+            Self::Watch => "watch",
             Self::Stat => "stat",
             Self::Open => "open",
             Self::ReadAt => "read_at",
