@@ -10,6 +10,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use super::{
@@ -299,6 +300,7 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
+        let began = Instant::now();
         let mut txn = Txn::new(&*self.store);
         let key = keys::root_index(tenant.id, day);
         let mut row: RootIndexRow = txn.get(&key).await?.unwrap_or_default();
@@ -319,10 +321,11 @@ impl Catalog {
         row.incomplete = incomplete;
         txn.put(key, &row)?;
         self.record(&mut writer, txn, &[]).await?;
+        let took_ms = began.elapsed().as_millis();
         if incomplete {
-            tracing::warn!(tenant = %tenant.name, %day, rows = row.rows, "root index published incomplete: a source has not told all of that day yet");
+            tracing::warn!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published incomplete: a source has not told all of that day yet");
         } else {
-            tracing::info!(tenant = %tenant.name, %day, rows = row.rows, "root index published");
+            tracing::info!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published");
         }
         self.remove_others(tenant.id, part, row.file.generation);
         Ok(())

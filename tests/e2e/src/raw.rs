@@ -209,6 +209,19 @@ impl Raw {
         ended
     }
 
+    /// Opens a folder and takes what it answers first: how many names.
+    ///
+    /// # Errors
+    /// What the gateway said.
+    pub fn first_entries(&mut self, path: &str) -> Result<u32, Status> {
+        let handle = self.opendir(path.as_bytes())?;
+        let (kind, payload) = self.ask(READDIR, &text(&handle));
+        let mut fields = Fields(&payload);
+        let answer = if kind == STATUS { Err(fields.status()) } else { Ok(fields.u32()) };
+        self.close(&handle);
+        answer
+    }
+
     /// A whole folder, without `.` and `..`, by ascending name.
     pub fn list(&mut self, path: &str) -> Result<Vec<Entry>, Status> {
         let handle = self.opendir(path.as_bytes())?;

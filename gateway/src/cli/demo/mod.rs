@@ -31,6 +31,10 @@ pub(super) struct Arguments {
     /// Where to listen [default: 127.0.0.1:2022, or another port where that one is taken]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Also serve an archive with this many recordings, up to 10,000,000. They are computed, not stored; what they take
+    /// on the disk is their catalog, some 1.5 GB for a million
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    recordings: Option<u64>,
 }
 
 pub(super) fn run(arguments: Arguments, output: &mut Output<'_>) -> Result<(), Failure> {
@@ -46,7 +50,7 @@ pub(super) fn run(arguments: Arguments, output: &mut Output<'_>) -> Result<(), F
         Some(address) => address,
         None => free_address()?,
     };
-    let demo = setup::set_up(&dir, listen, Utc::now())?;
+    let demo = setup::set_up(&dir, listen, arguments.recordings, Utc::now())?;
     let config =
         config::load(&demo.config).map_err(|problems| Failure::new(Exit::Configuration, problems))?;
     telemetry::init(&config.log).map_err(Failure::failed)?;
@@ -62,7 +66,7 @@ pub(super) fn run(arguments: Arguments, output: &mut Output<'_>) -> Result<(), F
                 Failure::failed(format!("{} can't be written: {error}", known_hosts::path(&dir).display()))
             })?;
         }
-        output.line(instructions(ready, &dir, demo.recordings))?;
+        output.line(instructions(ready, &dir, demo.recordings, demo.computed))?;
         output.flush()
     })
 }
@@ -107,7 +111,7 @@ fn address(ready: &Ready) -> Option<SocketAddr> {
 }
 
 /// What to paste where.
-fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
+fn instructions(ready: &Ready, dir: &Path, recordings: usize, computed: u64) -> String {
     let Some(door) = ready.doors.get("sftp") else { return "the demo has no SFTP door".to_owned() };
     let Some(address) = address(ready) else { return format!("serving on {}", door.address) };
     let (host, port) = (address.ip(), address.port());
@@ -139,6 +143,12 @@ fn instructions(ready: &Ready, dir: &Path, recordings: usize) -> String {
              sftp://{url_login}:{password}@{url_host}:{port}\n\
              sshfs\n  \
              mkdir -p {login} && sshfs -o {known} -p {port} {login}@{url_host}:/ {login}\n\n"
+        ));
+    }
+    if computed > 0 {
+        text.push_str(&format!(
+            "The archive has {computed} more recordings, which are computed. They get their names now; `recgate status`\n\
+             says how many have theirs.\n\n"
         ));
     }
     text.push_str(&format!(
@@ -193,7 +203,7 @@ mod tests {
             metrics: Some("127.0.0.1:9464".to_owned()),
             users: vec![user],
         };
-        let text = instructions(&ready, Path::new("/tmp/my demo"), 7);
+        let text = instructions(&ready, Path::new("/tmp/my demo"), 7, 5_000_000);
         for line in [
             "with 7 recordings, over SFTP on 127.0.0.1:2022.",
             "Host keys: SHA256:abc SHA256:def",
@@ -204,6 +214,7 @@ mod tests {
             "  sftp://acme:pass-word@127.0.0.1:2022\n",
             "-p 2022 acme@127.0.0.1:/ acme\n",
             "  curl http://127.0.0.1:9464/metrics\n",
+            "The archive has 5000000 more recordings",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

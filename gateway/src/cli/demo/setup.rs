@@ -10,6 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -27,6 +28,9 @@ use crate::{
 struct Memory {
     made: DateTime<Utc>,
     recordings: usize,
+    /// Of the archive.
+    #[serde(default)]
+    computed: u64,
     users: Vec<ReadyUser>,
 }
 
@@ -36,10 +40,27 @@ pub(super) struct Demo {
     pub config: PathBuf,
     pub users: Vec<ReadyUser>,
     pub recordings: usize,
+    /// Recordings of the archive, which are computed.
+    pub computed: u64,
 }
 
+/// The tenant whose recordings are computed.
+pub(super) const ARCHIVE: &str = "archive";
+const ARCHIVE_ID: u32 = 3;
+/// Its days have so many recordings.
+const PER_DAY: u64 = 5000;
+/// A large archive has one day with so many.
+const ON_LARGE_DAY: u64 = 100_000;
+
 /// Makes the demo in a folder, or takes up the one that is there.
-pub(super) fn set_up(dir: &Path, listen: SocketAddr, now: DateTime<Utc>) -> Result<Demo, Failure> {
+///
+/// `computed` recordings make a third centre, the archive; `None` is as many as there were.
+pub(super) fn set_up(
+    dir: &Path,
+    listen: SocketAddr,
+    computed: Option<u64>,
+    now: DateTime<Utc>,
+) -> Result<Demo, Failure> {
     let failed =
         |error: io::Error| Failure::failed(format!("the demo can't be made in {}: {error}", dir.display()));
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
@@ -58,8 +79,9 @@ pub(super) fn set_up(dir: &Path, listen: SocketAddr, now: DateTime<Utc>) -> Resu
                     dir.display()
                 )));
             }
-            let memory =
-                Memory { made: now, recordings: make_trees(dir, now).map_err(failed)?, users: users()? };
+            let computed = computed.unwrap_or(0);
+            let recordings = make_trees(dir, now).map_err(failed)?;
+            let memory = Memory { made: now, recordings, computed, users: users(computed > 0)? };
             // Last, so that a demo that was cut short isn't taken up.
             let json = serde_json::to_vec_pretty(&memory).map_err(Failure::failed)?;
             write_private(&memory_file, &json).map_err(failed)?;
@@ -67,10 +89,17 @@ pub(super) fn set_up(dir: &Path, listen: SocketAddr, now: DateTime<Utc>) -> Resu
         }
         Err(error) => return Err(failed(error)),
     };
+    if computed.is_some_and(|computed| computed != memory.computed) {
+        return Err(Failure::failed(format!(
+            "the demo in {} has {} computed recordings, which stays so; choose another folder",
+            dir.display(),
+            memory.computed
+        )));
+    }
     let config = dir.join("recgate.toml");
-    let text = config_text(dir, listen, &memory.users)?;
+    let text = config_text(dir, listen, &memory)?;
     write_private(&config, text.as_bytes()).map_err(failed)?;
-    Ok(Demo { config, users: memory.users, recordings: memory.recordings })
+    Ok(Demo { config, users: memory.users, recordings: memory.recordings, computed: memory.computed })
 }
 
 /// Both trees at once: the sound takes most of the time.
@@ -86,14 +115,15 @@ fn make_trees(dir: &Path, now: DateTime<Utc>) -> io::Result<usize> {
     })
 }
 
-fn users() -> Result<Vec<ReadyUser>, Failure> {
+fn users(with_archive: bool) -> Result<Vec<ReadyUser>, Failure> {
     let mut users = Vec::new();
-    for centre in &CENTRES {
+    let centres = CENTRES.iter().map(|centre| centre.name).chain(with_archive.then_some(ARCHIVE));
+    for centre in centres {
         for (user, role) in [(None, Role::Downloader), (Some("manager"), Role::Manager)] {
             users.push(ReadyUser {
-                tenant: centre.name.to_owned(),
+                tenant: centre.to_owned(),
                 user: user.map(str::to_owned),
-                login: user.map_or_else(|| centre.name.to_owned(), |user| format!("{}/{user}", centre.name)),
+                login: user.map_or_else(|| centre.to_owned(), |user| format!("{centre}/{user}")),
                 password: password()?,
                 role,
             });
@@ -118,7 +148,7 @@ fn password() -> Result<String, Failure> {
     Ok(password)
 }
 
-fn config_text(dir: &Path, listen: SocketAddr, users: &[ReadyUser]) -> Result<String, Failure> {
+fn config_text(dir: &Path, listen: SocketAddr, memory: &Memory) -> Result<String, Failure> {
     let quoted = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
     let mut text = format!(
         "# Written anew by each `recgate demo --dir {}`. `recgate serve --config` takes it as well.\n\
@@ -128,20 +158,7 @@ fn config_text(dir: &Path, listen: SocketAddr, users: &[ReadyUser]) -> Result<St
         quoted(&dir.join("data")),
     );
     for centre in &CENTRES {
-        text.push_str(&format!(
-            "\n[[tenant]]\nid = {}\nname = \"{}\"\nzone = \"{}\"\n",
-            centre.id,
-            centre.name,
-            centre.zone.name()
-        ));
-        for (id, user) in (1..).zip(users.iter().filter(|user| user.tenant == centre.name)) {
-            let name = user.user.as_ref().map(|name| format!("name = \"{name}\"\n")).unwrap_or_default();
-            let role = serde_json::to_string(&user.role).map_err(Failure::failed)?;
-            let hash = identity::hash_password(&user.password).map_err(Failure::failed)?;
-            text.push_str(&format!(
-                "\n[[tenant.user]]\nid = {id}\n{name}role = {role}\npassword_hash = \"{hash}\"\n"
-            ));
-        }
+        tenant_text(&mut text, centre.id, centre.name, centre.zone, &memory.users)?;
         let root = dir.join(centre.name);
         text.push_str(&format!(
             "\n[[tenant.source]]\nid = 1\nname = \"pbx\"\nplugin = \"wazo\"\nscan_interval = \"15s\"\n\
@@ -150,7 +167,37 @@ fn config_text(dir: &Path, listen: SocketAddr, users: &[ReadyUser]) -> Result<St
             quoted(&root.join("cdr")),
         ));
     }
+    if memory.computed > 0 {
+        tenant_text(&mut text, ARCHIVE_ID, ARCHIVE, chrono_tz::America::New_York, &memory.users)?;
+        text.push_str(&archive_text(memory.computed, memory.made));
+    }
     Ok(text)
+}
+
+fn tenant_text(text: &mut String, id: u32, name: &str, zone: Tz, users: &[ReadyUser]) -> Result<(), Failure> {
+    text.push_str(&format!("\n[[tenant]]\nid = {id}\nname = \"{name}\"\nzone = \"{}\"\n", zone.name()));
+    for (id, user) in (1..).zip(users.iter().filter(|user| user.tenant == name)) {
+        let name = user.user.as_ref().map(|name| format!("name = \"{name}\"\n")).unwrap_or_default();
+        let role = serde_json::to_string(&user.role).map_err(Failure::failed)?;
+        let hash = identity::hash_password(&user.password).map_err(Failure::failed)?;
+        text.push_str(&format!(
+            "\n[[tenant.user]]\nid = {id}\n{name}role = {role}\npassword_hash = \"{hash}\"\n"
+        ));
+    }
+    Ok(())
+}
+
+/// The archive's source: its last day is the one before the demo was made.
+fn archive_text(computed: u64, made: DateTime<Utc>) -> String {
+    let on_first_day = if computed >= 10 * ON_LARGE_DAY { ON_LARGE_DAY } else { PER_DAY };
+    let days = 1 + computed.saturating_sub(on_first_day).div_ceil(PER_DAY);
+    let today = u64::try_from(made.timestamp().div_euclid(86_400)).unwrap_or(0);
+    format!(
+        "\n# None of its media is stored.\n[[tenant.source]]\nid = 1\nname = \"computed\"\nplugin = \"synthetic\"\n\
+         scan_interval = \"24h\"\nsettings = {{ recordings = {computed}, first_day = {}, per_day = {PER_DAY}, \
+         on_first_day = {on_first_day} }}\n",
+        today.saturating_sub(days),
+    )
 }
 
 #[cfg(test)]
@@ -168,11 +215,11 @@ mod tests {
         let dir = dir.path().join("a \"demo\"");
         fs::create_dir(&dir).unwrap();
         // As if the recordings were there: making them is tested where it is done.
-        let memory = Memory { made: Utc::now(), recordings: 5, users: users().unwrap() };
+        let memory = Memory { made: Utc::now(), recordings: 5, computed: 0, users: users(false).unwrap() };
         write_private(&dir.join("demo.json"), &serde_json::to_vec(&memory).unwrap()).unwrap();
 
         let listen = "127.0.0.1:2022".parse().unwrap();
-        let demo = set_up(&dir, listen, Utc::now()).unwrap();
+        let demo = set_up(&dir, listen, None, Utc::now()).unwrap();
         assert_eq!(demo.users, memory.users);
         let config = config::load(&demo.config).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(config.ssh.listen, [listen]);
@@ -190,10 +237,32 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_ends_yesterday_and_keeps_its_size() {
+        for (computed, days) in
+            [(1, 1), (5000, 1), (5001, 2), (100_000, 20), (1_000_000, 181), (5_000_000, 981)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let memory = Memory { made: Utc::now(), recordings: 5, computed, users: users(true).unwrap() };
+            write_private(&dir.path().join("demo.json"), &serde_json::to_vec(&memory).unwrap()).unwrap();
+            let listen = "127.0.0.1:2022".parse().unwrap();
+            let demo = set_up(dir.path(), listen, Some(computed), Utc::now()).unwrap();
+            let config = config::load(&demo.config).unwrap_or_else(|problems| panic!("{problems}"));
+            assert_eq!(config.tenants[2].name, ARCHIVE);
+            let settings = &config.tenants[2].sources[0].settings;
+            let today = memory.made.timestamp() / 86_400;
+            assert_eq!(settings["first_day"], today - days, "{computed}");
+            assert_eq!(demo.users.last().unwrap().login, "archive/manager");
+            let failure = set_up(dir.path(), listen, Some(computed + 1), Utc::now()).unwrap_err();
+            assert!(failure.message.contains("choose another folder"), "{}", failure.message);
+            assert_eq!(set_up(dir.path(), listen, None, Utc::now()).unwrap().computed, computed);
+        }
+    }
+
+    #[test]
     fn a_folder_with_other_things_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.txt"), "x").unwrap();
-        let failure = set_up(dir.path(), "127.0.0.1:1".parse().unwrap(), Utc::now()).unwrap_err();
+        let failure = set_up(dir.path(), "127.0.0.1:1".parse().unwrap(), None, Utc::now()).unwrap_err();
         assert!(
             failure.message.ends_with("is not empty and holds no demo; choose an empty folder or a new one")
         );

@@ -1,5 +1,6 @@
 //! The rows, in groups that share a gateway.
 
+mod scale;
 mod sessions;
 mod slow;
 mod transfers;
@@ -23,6 +24,7 @@ pub const GROUPS: &[Group] = &[
     Group { rows: &["idle"], measure: sessions::idle },
     Group { rows: &["slow-readers"], measure: sessions::slow_readers },
     Group { rows: &["prefetch"], measure: sessions::prefetch },
+    Group { rows: &["scale"], measure: scale::catalogs },
 ];
 
 /// The names of all rows.
