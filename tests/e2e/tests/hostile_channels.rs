@@ -352,12 +352,12 @@ fn windows_of_nothing_and_without_end() {
     let mut waiting = Vec::new();
     // Each byte of a reply would be a packet of its own.
     let mut ssh = scene.ssh();
-    for (window, most) in
-        [(0, 1 << 15), (4095, 1 << 15), (u32::MAX, 0), (1, 1), (1 << 20, 1), (1 << 20, 4095)]
-    {
+    for (window, most) in [(0, 1 << 15), (4095, 1 << 15), (1, 1), (1 << 20, 1), (1 << 20, 4095)] {
         let (code, reason) = ssh.try_open("session", window, most, b"").unwrap().unwrap_err();
         assert_eq!((code, reason.contains("4096 bytes")), (PROHIBITED, true), "{reason}");
     }
+    // Packets of nothing end the connection.
+    assert!(ssh.try_open("session", u32::MAX, 0, b"").is_none_or(|answer| answer.is_err()));
     // The smallest window, the smallest packets, and packets of any size. A worker that turned on such a channel
     // without end would be missed: there are more of these than the machine has processors.
     for (window, most) in [(4096, 1 << 15), (u32::MAX, 4096), (4096, 4096), (u32::MAX, u32::MAX)] {
