@@ -333,9 +333,8 @@ impl Gateway {
             let _ = housekeeper.await;
         }
         let running = std::mem::take(&mut *shared.running.write().unwrap_or_else(PoisonError::into_inner));
-        for source in running.into_values().flat_map(|tenant| tenant.sources) {
-            source.stop().await;
-        }
+        let sources = running.into_values().flat_map(|tenant| tenant.sources);
+        futures_util::future::join_all(sources.map(Running::stop)).await;
         if let Err(error) = shared.data.close().await {
             tracing::error!(%error, "the state could not be closed; the next start mends it");
         }

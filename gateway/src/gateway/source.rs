@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::Notify, task::JoinHandle};
@@ -15,6 +15,8 @@ use crate::{
     sources::{CallLimits, MediaSource, Slot, Trust},
 };
 
+/// How long an instance's end is waited for.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// The longest pause between two attempts to make an instance.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -53,11 +55,19 @@ impl Running {
         self.stop.cancel();
     }
 
-    /// Ends its scans.
+    /// Ends its scans and its instance, which may have something to give back. One that hangs isn't waited for.
     pub async fn stop(self) {
         self.stop.cancel();
         let _ = self.task.await;
+        let remains = self.slot.instance().map(|instance| instance.remains());
         self.slot.set(None);
+        let begin = Instant::now();
+        while let Some(remains) = &remains
+            && remains.strong_count() > 0
+            && begin.elapsed() < FAREWELL
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

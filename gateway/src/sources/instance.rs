@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "calls a plugin's functions")]
 
 use std::{
+    any::Any,
     ffi::c_void,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use async_trait::async_trait;
@@ -153,6 +154,11 @@ impl MediaSource for Instance {
             abandoned_calls: load.abandoned,
             last_error: self.core.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+
+    fn remains(&self) -> Weak<dyn Any + Send + Sync> {
+        let pool: Weak<Pool> = Arc::downgrade(&self.core.pool);
+        pool
     }
 
     async fn health(&self) -> Result<Health, SourceError> {

@@ -1,6 +1,9 @@
 //! A source whose calls are counted, whatever makes them.
 
-use std::sync::Arc;
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,6 +38,10 @@ impl MediaSource for Measured {
 
     fn status(&self) -> SourceStatus {
         self.source.status()
+    }
+
+    fn remains(&self) -> Weak<dyn Any + Send + Sync> {
+        self.source.remains()
     }
 
     async fn health(&self) -> Result<Health, SourceError> {

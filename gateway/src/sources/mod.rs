@@ -16,7 +16,10 @@ mod scan;
 mod slot;
 mod watch;
 
-use std::sync::Arc;
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -77,6 +80,10 @@ pub trait MediaSource: Send + Sync {
     fn capabilities(&self) -> Capabilities;
     /// Whether calls are taken now, and what was wrong last.
     fn status(&self) -> SourceStatus;
+    /// Dies with the last of the instance: its calls, its open media, its threads, and itself at the plugin.
+    fn remains(&self) -> Weak<dyn Any + Send + Sync> {
+        Weak::<()>::new()
+    }
     /// Asks the plugin how its storage is.
     async fn health(&self) -> Result<Health, SourceError>;
     /// One call of the plugin's scan; a second one waits for the first to end. Items arrive checked, in batches; a full channel slows the plugin down.

@@ -169,7 +169,9 @@ fn published(fixture: &Fixture, rows: u64) -> f64 {
         let log = fixture.gateway.as_ref().unwrap().log();
         let line = log
             .lines()
-            .find(|line| line.contains("root index published") && wanted.iter().all(|word| line.contains(word)))?
+            .find(|line| {
+                line.contains("root index published") && wanted.iter().all(|word| line.contains(word))
+            })?
             .to_owned();
         let millis = line.split("took_ms=").nth(1)?.split_whitespace().next()?.parse::<u32>().ok()?;
         Some(f64::from(millis) / 1000.0)
