@@ -235,7 +235,8 @@ impl Snapshot {
     }
 
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let help = "Calls of the source's plugin that have ended, by the result: ok, or the error's code.";
+        let help = "Calls of the source's plugin that have ended, by the result: ok, or the error's code. \
+                    A small recording is read with its opening.";
         let mut family = encoder.encode_descriptor("plugin_calls", help, None, MetricType::Counter)?;
         for ([tenant, source], state) in self.sources() {
             for (call, result, count) in state.calls.results() {
