@@ -188,10 +188,7 @@ impl MediaSource for Instance {
     }
 
     async fn open(&self, id: &str, version: &str) -> Result<Arc<dyn OpenMedia>, SourceError> {
-        let (id, version) = (id.to_owned(), version.to_owned());
-        let body = move |core: &Arc<Core>, call: &Arc<Call>| core.open(call, &id, &version);
-        let handle = self.core.call(Lane::Calls, "open", body).await?;
-        Ok(Arc::new(Medium { handle: Arc::new(handle) }))
+        Ok(self.open_with_first(id, version, 0).await?.0)
     }
 
     async fn open_with_first(
@@ -203,7 +200,10 @@ impl MediaSource for Instance {
         let (id, version) = (id.to_owned(), version.to_owned());
         let body = move |core: &Arc<Core>, call: &Arc<Call>| {
             let handle = core.open(call, &id, &version)?;
-            let first = handle.read(call, 0, len.min(READ_MAX)).ok().filter(|first| first.len() == len);
+            let first = match len {
+                0 => None,
+                _ => handle.read(call, 0, len.min(READ_MAX)).ok().filter(|first| first.len() == len),
+            };
             Ok((handle, first))
         };
         let (handle, first) = self.core.call(Lane::Calls, "open", body).await?;

@@ -65,8 +65,7 @@ impl MediaSource for Measured {
     }
 
     async fn open(&self, id: &str, version: &str) -> Result<Arc<dyn OpenMedia>, SourceError> {
-        let media = measured(&self.calls, SourceCall::Open, self.source.open(id, version)).await?;
-        Ok(Arc::new(MeasuredMedia { media, calls: Arc::clone(&self.calls) }))
+        Ok(self.open_with_first(id, version, 0).await?.0)
     }
 
     async fn open_with_first(

@@ -104,8 +104,8 @@ pub trait MediaSource: Send + Sync {
     async fn stat(&self, id: &str, version: Option<&str>) -> Result<Media, SourceError>;
     /// Opens exactly this version.
     async fn open(&self, id: &str, version: &str) -> Result<Arc<dyn OpenMedia>, SourceError>;
-    /// The same with the first bytes in one go, of which there are `len`. Where they can't be had there are none: what is
-    /// wrong shows when they are read.
+    /// The same with the first `len` bytes in one go. Where they can't be had, or none are asked for, there are none: what
+    /// is wrong shows when they are read.
     async fn open_with_first(
         &self,
         id: &str,

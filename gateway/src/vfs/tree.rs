@@ -243,14 +243,10 @@ impl Vfs {
         let source = slot.instance().ok_or_else(|| unavailable("its source is not started"))?;
         let describe = format!("{path} of {}, from source {}", mounted.tenant.name, source.name());
         // One trip to the source for what is fetched at once anyway.
-        let (media, first) = match MediaReader::first(recording.listed.size) {
-            0 => (source.open(&frozen.media, &frozen.version).await, None),
-            len => match source.open_with_first(&frozen.media, &frozen.version, len).await {
-                Ok((media, first)) => (Ok(media), first),
-                Err(error) => (Err(error), None),
-            },
-        };
-        let media = media.map_err(|error| read_refusal(&error, &describe))?;
+        let (media, first) = source
+            .open_with_first(&frozen.media, &frozen.version, MediaReader::first(recording.listed.size))
+            .await
+            .map_err(|error| read_refusal(&error, &describe))?;
         let medium = Medium { media, first, source: (mounted.tenant.id, frozen.source), describe };
         Ok(self.reader.open(
             medium,
