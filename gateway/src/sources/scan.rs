@@ -45,13 +45,19 @@ pub(super) struct Sink<'a> {
 ///
 /// `ctx` points to a [`Sink`] that nobody else uses, `item` is as the header demands.
 pub(super) unsafe extern "C" fn emit(ctx: *mut c_void, item: *const RgItem) -> i32 {
-    // Nothing may unwind into the plugin.
+    // SAFETY: the caller's promise, twice.
+    unsafe { contained(ctx, |sink: &mut Sink<'_>| sink.take(|| convert::item(item))) }
+}
+
+/// Calls `take` with the sink of an emit. Nothing unwinds into the plugin.
+///
+/// # Safety
+///
+/// `ctx` is null or points to an `S` that nobody else uses.
+pub(super) unsafe fn contained<S>(ctx: *mut c_void, take: impl FnOnce(&mut S) -> i32) -> i32 {
     let result = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the caller's promise.
-        let sink = unsafe { ctx.cast::<Sink<'_>>().as_mut() };
-        let Some(sink) = sink else { return ErrorCode::Internal as i32 };
-        // SAFETY: the caller's promise.
-        sink.take(|| unsafe { convert::item(item) })
+        unsafe { ctx.cast::<S>().as_mut() }.map_or(ErrorCode::Internal as i32, take)
     }));
     result.unwrap_or(ErrorCode::Internal as i32)
 }

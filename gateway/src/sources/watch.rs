@@ -5,11 +5,7 @@
 
 #![expect(unsafe_code, reason = "a function that plugins call")]
 
-use std::{
-    ffi::c_void,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{ffi::c_void, sync::Arc};
 
 use recgate_plugin_api::{
     ErrorCode,
@@ -24,6 +20,7 @@ use super::{
     Live,
     convert::{self, Nonsense},
     pool::Call,
+    scan::contained,
 };
 
 /// Faults of one watch that are logged one by one; later ones when their number has doubled.
@@ -48,15 +45,8 @@ pub(super) struct Sink<'a> {
 ///
 /// `ctx` points to a [`Sink`] that nobody else uses, `item` is as the header demands.
 pub(super) unsafe extern "C" fn emit(ctx: *mut c_void, item: *const RgItem) -> i32 {
-    // Nothing may unwind into the plugin.
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the caller's promise.
-        let sink = unsafe { ctx.cast::<Sink<'_>>().as_mut() };
-        let Some(sink) = sink else { return ErrorCode::Internal as i32 };
-        // SAFETY: the caller's promise.
-        sink.take(|| unsafe { convert::live(item) })
-    }));
-    result.unwrap_or(ErrorCode::Internal as i32)
+    // SAFETY: the caller's promise, twice.
+    unsafe { contained(ctx, |sink: &mut Sink<'_>| sink.take(|| convert::live(item))) }
 }
 
 impl<'a> Sink<'a> {
