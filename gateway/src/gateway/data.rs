@@ -3,6 +3,7 @@
 //! ```text
 //! catalog.redb          the catalog
 //! governance/           sled: what keeps recordings
+//! governance-snapshot   its rows at the last checkpoint, for when sled wasn't stopped cleanly
 //! journal/governance/   every uid, name and change of state; the two stores can be rebuilt from it
 //! journal/access/       for logins, refusals and downloads; nothing writes them there yet
 //! index/                the published index files
@@ -14,8 +15,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+use uuid::Uuid;
 
 use crate::{
     admin::{BackupReport, JournalHead},
@@ -23,7 +29,7 @@ use crate::{
     governance::{self, Governance, GovernanceError},
     state::{
         Chain, DataDirLock, Head, Journal, JournalError, JournalOptions, Notes, OpenState, RedbStore, Report,
-        SledStore, Store, StoreError, gateway_id, sync_folder,
+        SledStore, Store, StoreError, gateway_id, load_snapshot, sync_folder,
     },
 };
 
@@ -31,6 +37,8 @@ use crate::{
 const CATALOG: &str = "catalog.redb";
 /// The journal's name for the governance store.
 const GOVERNANCE: &str = "governance";
+/// From which the governance store is made anew.
+const SNAPSHOT: &str = "governance-snapshot";
 
 /// Why the data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +88,11 @@ impl DataError {
 /// The opened state.
 pub struct Data {
     dir: PathBuf,
+    id: Uuid,
     store: Arc<RedbStore>,
     sled: Arc<SledStore>,
+    /// The entry of the last checkpoint that was written since the start; 0 before the first.
+    checkpoint: AtomicU64,
     /// The governance chain.
     pub journal: Arc<Journal>,
     /// The access chain.
@@ -104,13 +115,14 @@ impl Data {
         let store = blocking(move || open_catalog(&folder)).await?;
         let applied = crate::catalog::applied(&*store).await?;
         let folder = dir.clone();
-        let (journal, access) = blocking(move || open_journals(&folder, applied)).await?;
+        let (id, journal, access) = blocking(move || open_journals(&folder, applied)).await?;
         // Last, because opening it uses up the mark of its clean stop: a start that is refused must not.
         let folder = dir.clone();
         let (sled, rebuilt) = blocking(move || open_governance(&folder)).await?;
-        if !rebuilt {
-            reaches(&dir, journal.head(), governance::applied(&*sled).await?)?;
+        if rebuilt {
+            load_snapshot(&*sled, &dir.join(SNAPSHOT), id).await?;
         }
+        reaches(&dir, journal.head(), "the governance store", governance::applied(&*sled).await?)?;
         let governance = Arc::new(Governance::new(Arc::clone(&sled) as _, Arc::clone(&journal)));
         let catalog = Arc::new(Catalog::new(
             Arc::clone(&store) as Arc<dyn Store>,
@@ -125,16 +137,25 @@ impl Data {
                 tracing::info!(store = what, entries = count, "brought up to the journal");
             }
         }
-        Ok(Self { dir, store, sled, journal, access, catalog, governance })
+        let checkpoint = AtomicU64::new(0);
+        Ok(Self { dir, id, store, sled, checkpoint, journal, access, catalog, governance })
     }
 
-    /// Lets the next start verify the journal from what both stores have applied, instead of from its beginning.
+    /// Lets the next start verify the journal, and make the governance store anew where it has to, from what both stores
+    /// have applied, instead of from the journal's beginning.
     pub async fn checkpoint(&self) -> Result<(), DataError> {
         let applied = self.catalog.applied().await?.min(self.governance.applied().await?);
-        if applied > 0 {
+        if applied > self.checkpoint.load(Ordering::Relaxed) {
+            self.governance.write_snapshot(&self.dir.join(SNAPSHOT), self.id).await?;
             self.journal.write_checkpoint(applied).await?;
+            self.checkpoint.store(applied, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// How many entries the journal has got since the last checkpoint, or has in all where there was none since the start.
+    pub fn since_checkpoint(&self) -> u64 {
+        self.journal.head().sequence.saturating_sub(self.checkpoint.load(Ordering::Relaxed))
     }
 
     /// Closes the stores, so that the next start need not rebuild anything.
@@ -211,7 +232,7 @@ fn open_governance(dir: &Path) -> Result<(Arc<SledStore>, bool), DataError> {
     Ok((Arc::new(opened.store), rebuilt))
 }
 
-fn open_journals(dir: &Path, catalog: u64) -> Result<(Arc<Journal>, Arc<Journal>), DataError> {
+fn open_journals(dir: &Path, catalog: u64) -> Result<(Uuid, Arc<Journal>, Arc<Journal>), DataError> {
     let id = gateway_id(dir).map_err(|source| DataError::Io { path: dir.join("gateway-id"), source })?;
     let applied = [("the catalog", catalog)];
     let open = |chain, applied: &[(&str, u64)]| {
@@ -221,7 +242,7 @@ fn open_journals(dir: &Path, catalog: u64) -> Result<(Arc<Journal>, Arc<Journal>
         }
         Ok::<_, DataError>(Arc::new(journal))
     };
-    Ok((open(Chain::Governance, &applied)?, open(Chain::Access, &[])?))
+    Ok((id, open(Chain::Governance, &applied)?, open(Chain::Access, &[])?))
 }
 
 /// What `state verify` found.
@@ -271,7 +292,7 @@ pub async fn verify(dir: &Path) -> Result<Verified, DataError> {
             Ok(RedbStore::open(&file)?)
         })
         .await?;
-        reaches(dir, governance.head, crate::catalog::applied(&store).await?)?;
+        reaches(dir, governance.head, "the catalog", crate::catalog::applied(&store).await?)?;
     } else if governance.head.sequence > 0 {
         notes.push("the catalog is not there: the next start rebuilds it from the journal".to_owned());
     }
@@ -283,14 +304,14 @@ pub async fn verify(dir: &Path) -> Result<Verified, DataError> {
 }
 
 /// Refuses a journal that ends below what a store has applied: entries are lost.
-fn reaches(dir: &Path, head: Head, applied: u64) -> Result<(), DataError> {
+fn reaches(dir: &Path, head: Head, store: &str, applied: u64) -> Result<(), DataError> {
     if head.sequence >= applied {
         return Ok(());
     }
     Err(DataError::Journal(JournalError::Short {
         folder: Chain::Governance.folder(dir).display().to_string(),
         head: head.sequence,
-        by: "the catalog".to_owned(),
+        by: store.to_owned(),
         known: applied,
     }))
 }
@@ -311,7 +332,7 @@ pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
     if path.exists() {
         let file = path.clone();
         match blocking(move || Ok(RedbStore::open(&file)?)).await {
-            Ok(store) => reaches(dir, head, crate::catalog::applied(&store).await?)?,
+            Ok(store) => reaches(dir, head, "the catalog", crate::catalog::applied(&store).await?)?,
             // That is what a rebuild is for, but only if there is something to rebuild from.
             Err(DataError::Store(StoreError::Corrupt { .. })) if head.sequence > 0 => {}
             Err(error) => return Err(error),
@@ -319,7 +340,7 @@ pub async fn rebuild(dir: &Path) -> Result<(), DataError> {
     } else if head.sequence == 0 {
         return Err(DataError::NoJournal(dir.to_owned()));
     }
-    for name in [CATALOG, GOVERNANCE] {
+    for name in [CATALOG, GOVERNANCE, SNAPSHOT] {
         let path = dir.join(name);
         if path.exists() {
             set_aside(&path)?;
@@ -425,4 +446,70 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| DataError::Refused(format!("the work was stopped: {error}")))?
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::catalog::{Entry, Subject};
+
+    async fn orphan(data: &Data, number: u128) {
+        let subject =
+            Subject { tenant: 1, uid: Uuid::from_u128(number), source: 1, media: format!("{number}.wav") };
+        data.journal.append(vec![Entry::Orphaned(subject).to_journal().unwrap()]).await.unwrap();
+        data.catalog.catch_up().await.unwrap();
+        data.governance.catch_up().await.unwrap();
+    }
+
+    async fn orphans(data: &Data) -> Vec<u128> {
+        let (orphans, _) = data.governance.orphans(1, None).await.unwrap();
+        orphans.iter().map(|orphan| orphan.uid.as_u128()).collect()
+    }
+
+    #[tokio::test]
+    async fn after_a_kill_governance_is_made_anew_from_its_snapshot_and_the_journals_tail() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Data::open(dir.path()).await.unwrap();
+        orphan(&data, 1).await;
+        assert_eq!(data.since_checkpoint(), 1);
+        data.checkpoint().await.unwrap();
+        assert_eq!(data.since_checkpoint(), 0);
+        orphan(&data, 2).await;
+        drop(data);
+        let snapshot = dir.path().join(SNAPSHOT);
+        let whole = fs::read(&snapshot).unwrap();
+
+        let data = Data::open(dir.path()).await.unwrap();
+        assert_eq!(orphans(&data).await, [1, 2]);
+        drop(data);
+        // Not whole, or lost: the journal has it all.
+        fs::write(&snapshot, whole.get(1..).unwrap()).unwrap();
+        let data = Data::open(dir.path()).await.unwrap();
+        assert_eq!(orphans(&data).await, [1, 2]);
+        drop(data);
+        fs::remove_file(&snapshot).unwrap();
+        let data = Data::open(dir.path()).await.unwrap();
+        assert_eq!(orphans(&data).await, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_is_ahead_of_the_journal_shows_that_entries_are_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Data::open(dir.path()).await.unwrap();
+        orphan(&data, 1).await;
+        drop(data);
+        let earlier = tempfile::tempdir().unwrap();
+        copy_folder(&dir.path().join("journal"), &earlier.path().join("journal")).unwrap();
+        let data = Data::open(dir.path()).await.unwrap();
+        orphan(&data, 2).await;
+        data.checkpoint().await.unwrap();
+        drop(data);
+        fs::remove_dir_all(dir.path().join("journal")).unwrap();
+        fs::remove_file(dir.path().join(CATALOG)).unwrap();
+        copy_folder(&earlier.path().join("journal"), &dir.path().join("journal")).unwrap();
+        let refused = Data::open(dir.path()).await.err().unwrap();
+        assert!(refused.is_damage(), "{refused}");
+        assert!(refused.to_string().contains("governance store"), "{refused}");
+    }
 }

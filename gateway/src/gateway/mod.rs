@@ -59,8 +59,10 @@ const PULSE_LIMIT: Duration = Duration::from_secs(120);
 /// Housekeeping hangs when one tenant takes longer than this. A catalog that was rebuilt has years of indexes written.
 const HOUSEKEEPING_LIMIT: Duration = Duration::from_secs(1800);
 
-/// Between two checkpoints of the journal.
+/// Between two checkpoints of the journal; after so many entries there is one sooner. A start after a kill reads what
+/// came since.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(600);
+const CHECKPOINT_ENTRIES: u64 = 50_000;
 
 /// Why a gateway doesn't start, or doesn't take a new configuration.
 #[derive(Debug, thiserror::Error)]
@@ -407,7 +409,8 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             }
         }
         shared.housekeeping_pulse.beat();
-        if tokio::time::Instant::now() >= checkpoint {
+        let many = shared.data.since_checkpoint() >= CHECKPOINT_ENTRIES;
+        if many || tokio::time::Instant::now() >= checkpoint {
             checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
             if let Err(error) = shared.data.checkpoint().await {
                 tracing::error!(%error, "no checkpoint of the journal could be written");

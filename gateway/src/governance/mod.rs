@@ -4,15 +4,16 @@
 //! The state is a view of the journal's governance chain, in a store of its own. What the store lacks is
 //! applied from the journal at start, so nothing stands on the store alone.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use crate::{
     catalog::{CatalogError, Entry, Subject, View},
-    state::{Batch, Journal, JournalError, Store, StoreError},
+    state::{Batch, Journal, JournalError, Store, StoreError, write_snapshot},
 };
 
 /// Key of the number of the last entry that the store has applied.
@@ -67,6 +68,13 @@ impl Governance {
     /// The number of the last entry that the store has applied.
     pub async fn applied(&self) -> Result<u64, GovernanceError> {
         applied(&*self.store).await
+    }
+
+    /// Writes what the store holds into a file, so that it can be made anew without the whole journal.
+    pub async fn write_snapshot(&self, path: &Path, gateway: Uuid) -> Result<(), GovernanceError> {
+        let _applying = self.applying.lock().await;
+        write_snapshot(&*self.store, path, gateway).await?;
+        Ok(())
     }
 
     /// Applies what the journal has and the store lacks.

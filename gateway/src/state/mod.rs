@@ -11,6 +11,7 @@ mod redb;
 #[cfg(test)]
 mod shim;
 mod sled;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod suite;
@@ -23,4 +24,5 @@ pub use journal::{
 pub use notes::Notes;
 pub use redb::RedbStore;
 pub use sled::{OpenState, Opened, SledStore};
+pub use snapshot::{load_snapshot, write_snapshot};
 pub use store::{Batch, Condition, MAX_PAGE, Page, Row, Store, StoreError, Versioned};
