@@ -51,7 +51,8 @@ fn worker() {
                     for number in first.. {
                         let key = [task.to_be_bytes(), number.to_be_bytes()].concat();
                         let data = json!({"task": task, "number": number});
-                        let sequence = journal.append(vec![NewEntry::new("work", data)]).await.unwrap().last;
+                        let sequence =
+                            journal.append(vec![NewEntry::new("work", &data).unwrap()]).await.unwrap().last;
                         say(&format!("journal {task} {number} {sequence}\n"));
                         let mut batch = Batch::new();
                         batch.put(key.clone(), sequence.to_be_bytes()).put(task.to_be_bytes(), key.clone());

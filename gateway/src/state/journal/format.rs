@@ -51,13 +51,11 @@ impl Body {
             // A kind comes from the code, but may be as wrong as the rest: it is cut for the message.
             JournalError::Refused { kind: entry.kind.chars().take(64).collect(), detail }
         };
-        if !depth_within(&entry.data, MAX_DEPTH) {
+        if depth(entry.data()) > MAX_DEPTH {
             return Err(refused(format!("its data is nested deeper than {MAX_DEPTH}")));
         }
-        let json = |value: Result<String, serde_json::Error>| value.map_err(|e| refused(e.to_string()));
-        let kind = json(serde_json::to_string(entry.kind.as_ref()))?;
-        let data = json(serde_json::to_string(&entry.data))?;
-        let body = format!("\"kind\":{kind},\"data\":{data}");
+        let kind = serde_json::to_string(entry.kind.as_ref()).map_err(|e| refused(e.to_string()))?;
+        let body = format!("\"kind\":{kind},\"data\":{}", entry.data());
         let bytes = body.len().saturating_add(ENVELOPE_BYTES);
         if bytes > MAX_ENTRY_BYTES {
             return Err(refused(format!("it has {bytes} bytes of {MAX_ENTRY_BYTES} allowed")));
@@ -158,23 +156,39 @@ pub(super) fn segment_first(name: &str) -> Option<u64> {
     digits.parse().ok().filter(|first| *first > 0)
 }
 
-fn depth_within(value: &Value, left: usize) -> bool {
-    let Some(left) = left.checked_sub(1) else { return false };
-    match value {
-        Value::Array(items) => items.iter().all(|item| depth_within(item, left)),
-        Value::Object(fields) => fields.values().all(|item| depth_within(item, left)),
-        _ => true,
+/// How deep JSON is nested; 1 where it isn't.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (1_usize, 1, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                depth = depth.saturating_add(1);
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
     }
+    deepest
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+    use std::borrow::Cow;
+
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    fn new(kind: impl Into<Cow<'static, str>>, data: Value) -> NewEntry {
+        NewEntry::new(kind, &data).unwrap()
+    }
 
     fn line(entry: &NewEntry, before: Head, batch: u64) -> (Vec<u8>, Head) {
         let mut out = Vec::new();
@@ -184,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_line_looks_as_documented() {
-        let (line, head) = line(&NewEntry::new("hold", json!({"case": "4711"})), Head::default(), 1);
+        let (line, head) = line(&new("hold", json!({"case": "4711"})), Head::default(), 1);
         let text = std::str::from_utf8(&line).unwrap();
         let zeros = "0".repeat(64);
         assert_eq!(
@@ -198,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_longest_envelope_fits_its_room() {
-        let entry = NewEntry::new("", Value::Null);
+        let entry = new("", Value::Null);
         let body = Body::new(&entry).unwrap();
         let mut out = Vec::new();
         let before = Head { sequence: u64::MAX - 1, hash: [255; 32] };
@@ -208,12 +222,12 @@ mod tests {
 
     #[test]
     fn what_is_too_large_or_too_deep_is_refused() {
-        let large = NewEntry::new("large", json!("x".repeat(MAX_ENTRY_BYTES)));
+        let large = new("large", json!("x".repeat(MAX_ENTRY_BYTES)));
         assert!(Body::new(&large).unwrap_err().to_string().contains("bytes of 65536 allowed"));
         let deep = (0..MAX_DEPTH).fold(json!(1), |value, _| json!([value]));
-        assert!(Body::new(&NewEntry::new("deep", deep)).unwrap_err().to_string().contains("nested deeper"));
-        let fits = (1..MAX_DEPTH).fold(json!(1), |value, _| json!([value]));
-        Body::new(&NewEntry::new("fits", fits)).unwrap();
+        assert!(Body::new(&new("deep", deep)).unwrap_err().to_string().contains("nested deeper"));
+        let fits = (1..MAX_DEPTH).fold(json!("[[\\\"]["), |value, _| json!([value, "}"]));
+        Body::new(&new("fits", fits)).unwrap();
     }
 
     #[test]
@@ -235,7 +249,7 @@ mod tests {
         #[test]
         fn an_entry_comes_back_as_it_went(kind in ".{0,20}", text in any::<String>(), number in any::<f64>(), sequence in 0..u64::MAX) {
             let data = json!({"text": text, "number": number, "list": [null, true, -1]});
-            let (line, head) = line(&NewEntry::new(kind.clone(), data.clone()), Head { sequence, hash: [9; 32] }, 1);
+            let (line, head) = line(&new(kind.clone(), data.clone()), Head { sequence, hash: [9; 32] }, 1);
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             let line = &line[..line.len() - 1];
             let link = parse_link(line).unwrap();

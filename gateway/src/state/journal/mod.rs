@@ -84,14 +84,26 @@ impl Default for JournalOptions {
 pub struct NewEntry {
     /// What happened, as one word of the writer's vocabulary.
     pub kind: Cow<'static, str>,
-    /// The particulars; no personal values, see the design's "State".
-    pub data: serde_json::Value,
+    /// The particulars as JSON, on one line.
+    data: String,
 }
 
 impl NewEntry {
-    /// An entry.
-    pub fn new(kind: impl Into<Cow<'static, str>>, data: serde_json::Value) -> Self {
-        Self { kind: kind.into(), data }
+    /// An entry with these particulars; no personal values, see the design's "State".
+    ///
+    /// # Errors
+    ///
+    /// They can't be written as JSON.
+    pub fn new(
+        kind: impl Into<Cow<'static, str>>,
+        data: &impl serde::Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self { kind: kind.into(), data: serde_json::to_string(data)? })
+    }
+
+    /// The particulars as JSON.
+    pub fn data(&self) -> &str {
+        &self.data
     }
 }
 

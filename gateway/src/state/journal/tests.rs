@@ -14,12 +14,12 @@ use super::*;
 use crate::state::shim::{Disk, DiskFolder, Random};
 
 fn entry(number: u64) -> NewEntry {
-    NewEntry::new("test", json!({ "n": number }))
+    NewEntry::new("test", &json!({ "n": number })).unwrap()
 }
 
 /// An entry of about this many bytes.
 fn sized(number: u64, bytes: usize) -> NewEntry {
-    NewEntry::new("test", json!({ "n": number, "fill": "x".repeat(bytes) }))
+    NewEntry::new("test", &json!({ "n": number, "fill": "x".repeat(bytes) })).unwrap()
 }
 
 fn options() -> JournalOptions {
