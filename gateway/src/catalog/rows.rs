@@ -15,7 +15,12 @@ const FIRST: u8 = 1;
 
 /// Encodes a row.
 pub fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, CatalogError> {
-    postcard::to_extend(row, vec![FORMAT]).map_err(|error| CatalogError::Row(error.to_string()))
+    // Most rows are shorter; growing one costs more than the rest.
+    let mut bytes = Vec::with_capacity(512);
+    bytes.push(FORMAT);
+    let mut bytes = postcard::to_extend(row, bytes).map_err(|error| CatalogError::Row(error.to_string()))?;
+    bytes.shrink_to_fit();
+    Ok(bytes)
 }
 
 /// Decodes a row.

@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 
 use super::{
     day::{END_UNIX_S, UtcDay},
@@ -215,8 +215,23 @@ fn utc(unix_s: i64) -> NaiveDateTime {
     DateTime::from_timestamp(unix_s, 0).unwrap_or_default().naive_utc()
 }
 
+/// `yyyy-MM-dd HH:mm:ss`; by hand, because chrono reads its pattern anew for each of four cells a row.
 fn time(time: NaiveDateTime) -> String {
-    time.format("%Y-%m-%d %H:%M:%S").to_string()
+    let mut text = String::with_capacity(19);
+    let mut push = |number: u32, width: u32, behind: &str| {
+        for place in (0..width).rev() {
+            let digit = number / 10_u32.pow(place) % 10;
+            text.push(char::from_digit(digit, 10).unwrap_or('0'));
+        }
+        text.push_str(behind);
+    };
+    push(u32::try_from(time.year()).unwrap_or(0), 4, "-");
+    push(time.month(), 2, "-");
+    push(time.day(), 2, " ");
+    push(time.hour(), 2, ":");
+    push(time.minute(), 2, ":");
+    push(time.second(), 2, "");
+    text
 }
 
 #[cfg(test)]
