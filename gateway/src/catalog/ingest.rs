@@ -42,6 +42,20 @@ impl Catalog {
         items: Vec<Item>,
         now_ms: i64,
     ) -> Result<Ingested, CatalogError> {
+        let ingested = self.ingest_on(tenant, source, items, now_ms).await?;
+        self.settle().await?;
+        Ok(ingested)
+    }
+
+    /// The same for who has more to come: it is in the journal when this returns, but readers may see it a moment later.
+    /// At the end comes [`Catalog::settle`].
+    pub async fn ingest_on(
+        &self,
+        tenant: &Tenant,
+        source: &Source,
+        items: Vec<Item>,
+        now_ms: i64,
+    ) -> Result<Ingested, CatalogError> {
         let mut writer = self.writer.lock().await;
         let mut work = Work::new(self, &mut writer, tenant, source, now_ms).await?;
         work.prefetch(&items).await?;
@@ -62,7 +76,7 @@ impl Catalog {
         for media in std::mem::take(&mut work.touched) {
             work.evaluate(&media, false).await?;
         }
-        work.commit().await
+        work.commit_on().await
     }
 
     /// Media of a source whose wait for facts had ended at `until_ms`, a page from `from` on.
@@ -152,7 +166,7 @@ impl<'a> Work<'a> {
         source: &'a Source,
         now_ms: i64,
     ) -> Result<Self, CatalogError> {
-        catalog.ensure_caught_up(writer).await?;
+        let pending = catalog.pending(writer).await?;
         let erasures = catalog.has_erasures(writer, tenant.id).await?;
         Ok(Self {
             catalog,
@@ -161,7 +175,7 @@ impl<'a> Work<'a> {
             source,
             now_ms,
             erasures,
-            txn: Txn::new(&*catalog.store),
+            txn: Txn::after(pending, &*catalog.store),
             entries: Vec::new(),
             touched: BTreeSet::new(),
             named: BTreeMap::new(),
@@ -567,21 +581,33 @@ impl<'a> Work<'a> {
     }
 
     /// Index files, journal, store, in this order.
-    async fn commit(mut self) -> Result<Ingested, CatalogError> {
+    async fn commit(self) -> Result<Ingested, CatalogError> {
+        let catalog = self.catalog;
+        let (ingested, writer) = self.write().await?;
+        catalog.ensure_caught_up(writer).await?;
+        Ok(ingested)
+    }
+
+    /// The same, but the store may still be at it.
+    async fn commit_on(self) -> Result<Ingested, CatalogError> {
+        Ok(self.write().await?.0)
+    }
+
+    async fn write(mut self) -> Result<(Ingested, &'a mut Writer), CatalogError> {
         if self.txn.is_empty() && self.entries.is_empty() {
-            return Ok(self.outcome);
+            return Ok((self.outcome, self.writer));
         }
         let named = std::mem::take(&mut self.named);
         let prepared = self.catalog.append_to_folders(&mut self.txn, self.tenant, named, self.now_ms).await;
         let result = match prepared {
-            Ok(()) => self.catalog.record(self.writer, self.txn, &self.entries).await,
+            Ok(()) => self.catalog.record_on(self.writer, self.txn, &self.entries).await,
             Err(error) => Err(error),
         };
         if let Err(error) = result {
             self.writer.sequences.clear();
             return Err(error);
         }
-        Ok(self.outcome)
+        Ok((self.outcome, self.writer))
     }
 }
 

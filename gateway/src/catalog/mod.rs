@@ -71,7 +71,7 @@ pub enum CatalogError {
     },
 }
 
-/// Told about each entry after it is in the journal and in the catalog, in order.
+/// Told about each entry after it is in the journal, in order.
 ///
 /// Governance implements it: its store is another view of the same journal.
 #[async_trait::async_trait]
@@ -97,8 +97,12 @@ struct Writer {
     sequences: naming::Sequences,
     /// Tenants of which something was erased once, as far as it was looked at.
     erasures: HashMap<u32, bool>,
-    /// The store has applied all that is in the journal.
+    /// The store has applied all that is in the journal, or will have with what is pending.
     caught_up: bool,
+    /// What is on its way to the store.
+    pending: Option<publish::Pending>,
+    /// The number of the last entry that was written.
+    last: u64,
 }
 
 impl Catalog {

@@ -113,8 +113,11 @@ impl Sequences {
 async fn first_free(txn: &Txn<'_>, tenant: u32, second: UtcSecond) -> Result<Range<u64>, CatalogError> {
     let prefix = keys::recordings_at(tenant, second);
     let (mut free, mut from) = (0..END, prefix.clone());
+    // Few seconds have more than a few recordings, and a few rows are read at once.
+    let mut limit = 4;
     loop {
-        let (taken, next) = txn.keys(&prefix, &from).await?;
+        let (taken, next) = txn.keys(&prefix, &from, limit).await?;
+        limit = 4096;
         for place in taken.iter().filter_map(|key| keys::place_of_recording(key)) {
             let taken = u64::from(place.sequence);
             if taken != free.start {

@@ -1,7 +1,22 @@
 //! Recording changes: journal first, store second, other views third; and catching up after a crash.
 
-use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
-use crate::state::{Batch, NewEntry, Store};
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::{
+    Catalog, CatalogError, Writer, apply,
+    entries::Entry,
+    keys, rows,
+    txn::{Changes, Txn},
+};
+use crate::state::{Batch, NewEntry, Store, StoreError};
+
+/// A batch on its way to the store.
+pub(super) struct Pending {
+    changes: Arc<Changes>,
+    done: JoinHandle<Result<u64, StoreError>>,
+}
 
 impl Catalog {
     /// Applies what the journal has and the store lacks: all of it when the store is new. Called at start.
@@ -15,11 +30,43 @@ impl Catalog {
         applied(&*self.store).await
     }
 
+    /// Waits until the store has all that is in the journal.
     pub(super) async fn ensure_caught_up(&self, writer: &mut Writer) -> Result<(), CatalogError> {
-        if !writer.caught_up {
+        if self.settle_pending(writer).await.is_err() || !writer.caught_up {
             self.replay(writer).await?;
         }
         Ok(())
+    }
+
+    /// Waits for what is on its way to the store, if anything is.
+    pub async fn settle(&self) -> Result<(), CatalogError> {
+        let mut writer = self.writer.lock().await;
+        self.ensure_caught_up(&mut writer).await
+    }
+
+    /// What is on its way to the store: who doesn't wait for it has to look there first.
+    pub(super) async fn pending(&self, writer: &mut Writer) -> Result<Arc<Changes>, CatalogError> {
+        match &writer.pending {
+            Some(pending) if writer.caught_up && !pending.done.is_finished() => {
+                Ok(Arc::clone(&pending.changes))
+            }
+            _ => {
+                self.ensure_caught_up(writer).await?;
+                Ok(Arc::default())
+            }
+        }
+    }
+
+    async fn settle_pending(&self, writer: &mut Writer) -> Result<(), CatalogError> {
+        let Some(pending) = &mut writer.pending else { return Ok(()) };
+        let done = (&mut pending.done).await;
+        writer.pending = None;
+        let stopped = |_| CatalogError::Row("the gateway is stopping".into());
+        let result = done.map_err(stopped).and_then(|committed| Ok(committed.map(drop)?));
+        if result.is_err() {
+            writer.caught_up = false;
+        }
+        result
     }
 
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
@@ -58,30 +105,58 @@ impl Catalog {
     pub(super) async fn record(
         &self,
         writer: &mut Writer,
+        txn: Txn<'_>,
+        entries: &[Entry],
+    ) -> Result<(), CatalogError> {
+        self.record_soon(writer, txn, entries).await?;
+        let settled = self.settle_pending(writer).await;
+        self.tell_view(entries, writer).await;
+        settled
+    }
+
+    /// The same without waiting for the store at the end: the next batch can be prepared meanwhile. What can't be
+    /// committed after all is applied from the journal by whoever comes next.
+    pub(super) async fn record_on(
+        &self,
+        writer: &mut Writer,
+        txn: Txn<'_>,
+        entries: &[Entry],
+    ) -> Result<(), CatalogError> {
+        self.record_soon(writer, txn, entries).await?;
+        self.tell_view(entries, writer).await;
+        Ok(())
+    }
+
+    async fn record_soon(
+        &self,
+        writer: &mut Writer,
         mut txn: Txn<'_>,
         entries: &[Entry],
     ) -> Result<(), CatalogError> {
-        if entries.is_empty() {
-            writer.caught_up = false;
-            self.store.commit(txn.into_batch()).await?;
-            writer.caught_up = true;
-            return Ok(());
-        }
         let lines = entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;
         // From here until the commit the store is behind; if anything fails in between, or this future is
         // dropped, the next one to hold the lock applies what the journal has.
         writer.caught_up = false;
-        let mut last = 0;
-        for lines in portions(lines) {
-            last = self.journal.append(lines).await?.last;
+        // All wait in the journal's queue at once, so that few writes to the disk are enough.
+        let appends = portions(lines).into_iter().map(|lines| self.journal.append(lines));
+        for appended in futures_util::future::join_all(appends).await {
+            writer.last = writer.last.max(appended?.last);
         }
-        txn.put(keys::APPLIED.to_vec(), &last)?;
-        self.store.commit(txn.into_batch()).await?;
-        writer.caught_up = true;
-        if let Some(view) = &self.view {
-            view.apply(entries, last).await;
+        self.settle_pending(writer).await?;
+        if !entries.is_empty() {
+            txn.put(keys::APPLIED.to_vec(), &writer.last)?;
         }
+        let changes = Arc::new(txn.changes().clone());
+        let (store, batch) = (Arc::clone(&self.store), txn.into_batch());
+        writer.pending =
+            Some(Pending { changes, done: tokio::spawn(async move { store.commit(batch).await }) });
         Ok(())
+    }
+
+    async fn tell_view(&self, entries: &[Entry], writer: &Writer) {
+        if let (Some(view), false) = (&self.view, entries.is_empty()) {
+            view.apply(entries, writer.last).await;
+        }
     }
 }
 
@@ -91,7 +166,7 @@ fn portions(lines: Vec<NewEntry>) -> Vec<Vec<NewEntry>> {
     let mut bytes = 0;
     for line in lines {
         // The chain's own fields take up to about 300 bytes more.
-        let length = line.data.to_string().len().saturating_add(512);
+        let length = line.data().len().saturating_add(512);
         if bytes + length > 384 << 10 {
             portions.push(Vec::new());
             bytes = 0;

@@ -28,6 +28,7 @@ use crate::{
 
 mod live;
 mod names;
+mod overlap;
 
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
 pub(super) const EVENING: i64 = 1_465_259_400_000;

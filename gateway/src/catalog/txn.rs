@@ -3,6 +3,7 @@
 //! Only the catalog's one writer uses it, so what was read can't change underneath.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -10,24 +11,39 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{CatalogError, rows};
 use crate::state::{Batch, Store};
 
+/// Rows by their keys as they will be; `None` deletes.
+pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// A prepared batch with its view of the store.
 pub struct Txn<'a> {
     store: &'a dyn Store,
+    /// A batch that is on its way to the store.
+    before: Arc<Changes>,
     read: HashMap<Vec<u8>, Option<Bytes>>,
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: Changes,
 }
 
 impl<'a> Txn<'a> {
     /// Nothing changed yet.
     pub fn new(store: &'a dyn Store) -> Self {
-        Self { store, read: HashMap::new(), changes: BTreeMap::new() }
+        Self::after(Arc::default(), store)
+    }
+
+    /// Nothing changed yet, on a store that will have these changes before the ones that are prepared.
+    pub fn after(before: Arc<Changes>, store: &'a dyn Store) -> Self {
+        Self { store, before, read: HashMap::new(), changes: BTreeMap::new() }
+    }
+
+    /// A row that doesn't come from the store.
+    fn changed(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        self.changes.get(key).or_else(|| self.before.get(key)).map(Option::as_deref)
     }
 
     /// Reads many keys at once, for later gets.
     pub async fn prefetch(&mut self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), CatalogError> {
         let mut wanted: Vec<Vec<u8>> = keys
             .into_iter()
-            .filter(|key| !self.read.contains_key(key) && !self.changes.contains_key(key))
+            .filter(|key| !self.read.contains_key(key) && self.changed(key).is_none())
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -43,8 +59,8 @@ impl<'a> Txn<'a> {
 
     /// A row as it will be after this batch.
     pub async fn get<T: DeserializeOwned>(&mut self, key: &[u8]) -> Result<Option<T>, CatalogError> {
-        if let Some(changed) = self.changes.get(key) {
-            return changed.as_deref().map(rows::decode).transpose();
+        if let Some(changed) = self.changed(key) {
+            return changed.map(rows::decode).transpose();
         }
         if !self.read.contains_key(key) {
             self.prefetch([key.to_vec()]).await?;
@@ -68,7 +84,7 @@ impl<'a> Txn<'a> {
 
     /// Whether there will be a row after this batch.
     pub async fn contains(&mut self, key: &[u8]) -> Result<bool, CatalogError> {
-        if let Some(changed) = self.changes.get(key) {
+        if let Some(changed) = self.changed(key) {
             return Ok(changed.is_some());
         }
         if !self.read.contains_key(key) {
@@ -77,22 +93,26 @@ impl<'a> Txn<'a> {
         Ok(matches!(self.read.get(key), Some(Some(_))))
     }
 
-    /// Keys with this prefix from `from` on, as they will be after this batch, and where the next page begins.
+    /// Keys with this prefix from `from` on, as they will be after this batch, and where the next page begins: at most
+    /// `limit` that the store has already, and those of this batch among them.
     pub async fn keys(
         &self,
         prefix: &[u8],
         from: &[u8],
+        limit: usize,
     ) -> Result<(BTreeSet<Vec<u8>>, Option<Vec<u8>>), CatalogError> {
-        let page = self.store.scan(prefix, from, 4096).await?;
+        let page = self.store.scan(prefix, from, limit).await?;
         let mut keys: BTreeSet<Vec<u8>> = page.rows.iter().map(|row| row.key.to_vec()).collect();
-        for (key, value) in self.changes.range(from.to_vec()..) {
-            if !key.starts_with(prefix) || page.next.as_ref().is_some_and(|next| key >= next) {
-                break;
+        for changes in [&*self.before, &self.changes] {
+            for (key, value) in changes.range(from.to_vec()..) {
+                if !key.starts_with(prefix) || page.next.as_ref().is_some_and(|next| key >= next) {
+                    break;
+                }
+                match value {
+                    Some(_) => keys.insert(key.clone()),
+                    None => keys.remove(key),
+                };
             }
-            match value {
-                Some(_) => keys.insert(key.clone()),
-                None => keys.remove(key),
-            };
         }
         Ok((keys, page.next))
     }
@@ -100,6 +120,11 @@ impl<'a> Txn<'a> {
     /// Whether nothing would change.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// What will change.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// The batch to commit.

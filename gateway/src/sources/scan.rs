@@ -11,15 +11,16 @@ use std::{
 };
 
 use recgate_plugin_api::{
-    Error, ErrorCode, Item,
+    Error, ErrorCode, Item, JoinKey,
     abi::{self, RgItem},
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{convert, pool::Call};
 
-/// Items of one batch.
+/// Items of one batch, and bytes of what they hold after which it is passed on.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 128 << 10;
 /// A batch that has begun is passed on with the next item after this.
 const BATCH_AGE: Duration = Duration::from_secs(1);
 /// Items of one scan whose faults are logged one by one.
@@ -33,6 +34,7 @@ pub(super) struct Sink<'a> {
     items: mpsc::Sender<Vec<Item>>,
     runtime: Handle,
     batch: Vec<Item>,
+    batch_bytes: usize,
     batch_began: Instant,
     told: u64,
     dropped: u64,
@@ -77,6 +79,7 @@ impl<'a> Sink<'a> {
             items,
             runtime,
             batch: Vec::new(),
+            batch_bytes: 0,
             batch_began: Instant::now(),
             told: 0,
             dropped: 0,
@@ -121,11 +124,13 @@ impl<'a> Sink<'a> {
                 if self.batch.is_empty() {
                     self.batch_began = Instant::now();
                 }
+                self.batch_bytes = self.batch_bytes.saturating_add(bytes_of(&item));
                 self.batch.push(item);
             }
             Err(nonsense) => self.drop_item(&nonsense),
         }
-        if self.batch.len() >= BATCH || self.batch_began.elapsed() >= BATCH_AGE {
+        let full = self.batch.len() >= BATCH || self.batch_bytes >= BATCH_BYTES;
+        if full || self.batch_began.elapsed() >= BATCH_AGE {
             return self.flush();
         }
         abi::OK
@@ -149,6 +154,7 @@ impl<'a> Sink<'a> {
             return abi::OK;
         }
         let batch = mem::take(&mut self.batch);
+        self.batch_bytes = 0;
         self.call.pause();
         let sent = self.runtime.block_on(async {
             tokio::select! {
@@ -160,4 +166,25 @@ impl<'a> Sink<'a> {
         self.call.progress();
         if sent { abi::OK } else { ErrorCode::Cancelled as i32 }
     }
+}
+
+/// About how much memory an item takes.
+fn bytes_of(item: &Item) -> usize {
+    let keys = |keys: &[JoinKey]| keys.iter().map(|key| key.value.len().saturating_add(32)).sum::<usize>();
+    let held = match item {
+        Item::Media(media) => {
+            let text = [&media.id, &media.version, &media.media_type, &media.state_reason];
+            let name = media.preferred_name.as_ref().map_or(0, String::len);
+            text.iter().map(|text| text.len()).sum::<usize>()
+                + name
+                + media.header_patch.len()
+                + keys(&media.keys)
+        }
+        Item::MediaGone(id) => id.len(),
+        Item::Facts(facts) => {
+            let values = facts.values.iter().map(|(key, value)| key.len() + value.len() + 48);
+            facts.id.len() + keys(&facts.keys) + values.sum::<usize>()
+        }
+    };
+    held.saturating_add(mem::size_of::<Item>())
 }

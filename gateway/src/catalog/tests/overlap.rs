@@ -1,0 +1,115 @@
+//! Batches that are prepared while the one before is still on its way to the store.
+
+use std::sync::atomic::AtomicU32;
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::state::{Batch, Page, StoreError, Versioned};
+
+/// A store whose commits wait until they are let through, and fail where the test wants it.
+#[derive(Debug)]
+struct Gate {
+    store: RedbStore,
+    open: Semaphore,
+    failing: AtomicU32,
+}
+
+#[async_trait]
+impl Store for Gate {
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Versioned>>, StoreError> {
+        self.store.get_many(keys).await
+    }
+
+    async fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Page, StoreError> {
+        self.store.scan(prefix, from, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
+        self.open.acquire().await.unwrap().forget();
+        let spend = |left: u32| left.checked_sub(1);
+        if self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok() {
+            return Err(StoreError::Engine { store: "gate".into(), detail: "as the test wants".into() });
+        }
+        self.store.commit(batch).await
+    }
+}
+
+/// A catalog whose store is the gate.
+async fn gated(world: World) -> (World, Arc<Gate>) {
+    let World { dir, tenant, bent, catalog, governance } = world;
+    drop((catalog, governance));
+    let store = RedbStore::open(&dir.path().join("catalog.redb")).unwrap();
+    let gate = Arc::new(Gate { store, open: Semaphore::new(1000), failing: AtomicU32::new(0) });
+    let views = Arc::new(RedbStore::open(&dir.path().join("views.redb")).unwrap());
+    let journal = Journal::open(
+        &dir.path().join("journal"),
+        Chain::Governance,
+        Uuid::nil(),
+        JournalOptions::default(),
+        &[],
+    );
+    let journal = Arc::new(journal.unwrap().0);
+    let governance = Arc::new(Governance::new(views, Arc::clone(&journal)));
+    let store = Arc::clone(&gate) as Arc<dyn Store>;
+    let catalog = Catalog::new(store, journal, dir.path().join("index"), Some(Arc::clone(&governance) as _));
+    catalog.catch_up().await.unwrap();
+    (World { dir, tenant, bent, catalog: Arc::new(catalog), governance }, gate)
+}
+
+impl World {
+    async fn ingest_on(&self, items: Vec<Item>) -> Ingested {
+        self.catalog.ingest_on(&self.tenant, &self.tenant.sources[0], items, now()).await.unwrap()
+    }
+}
+
+fn names_of(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("S20160607/R20160607003000{n:04}.wav")).collect()
+}
+
+#[tokio::test]
+async fn a_batch_sees_the_one_before_that_is_still_on_its_way() {
+    let (world, gate) = gated(World::new().await).await;
+    gate.open.forget_permits(1000);
+    // Facts of the second, media of both: the second batch joins what the first one told, in the same second.
+    let first = vec![Item::Facts(facts(1, EVENING)), Item::Facts(facts(2, EVENING)), Item::Media(medium(1))];
+    assert_eq!(world.ingest_on(first).await.published, 1);
+    let (done, second) = {
+        let world = &world;
+        let second = world.ingest_on(vec![Item::Media(medium(2)), Item::Media(medium(1))]);
+        tokio::pin!(second);
+        // It waits at its end for the one before.
+        assert!(futures_util::poll!(&mut second).is_pending());
+        gate.open.add_permits(1000);
+        (second.await, world)
+    };
+    assert_eq!((done.learned, done.published), (1, 1));
+    second.catalog.settle().await.unwrap();
+    assert_eq!(world.names().await, names_of(2));
+    assert_eq!(world.catalog.counts(7).await.unwrap().published, 2);
+    let rows = world.index(IndexPart::Brief(crate::layout::UtcDay::parse_folder("S20160607").unwrap())).await;
+    assert_eq!(rows.lines().count(), 3, "{rows}");
+}
+
+#[tokio::test]
+async fn what_could_not_be_committed_is_applied_from_the_journal_and_no_name_is_given_twice() {
+    for failing in 1..4 {
+        let (world, gate) = gated(World::new().await).await;
+        gate.failing.store(failing, Ordering::Relaxed);
+        let mut published = 0;
+        for n in 0..4_u32 {
+            let items = vec![Item::Facts(facts(n, EVENING)), Item::Media(medium(n))];
+            // What a scan does after a failure: it tells everything again.
+            let told = world.catalog.ingest_on(&world.tenant, &world.tenant.sources[0], items, now()).await;
+            published += told.map_or(0, |ingested| ingested.published);
+        }
+        let _ = world.catalog.settle().await;
+        let all = (0..4).flat_map(|n| [Item::Facts(facts(n, EVENING)), Item::Media(medium(n))]).collect();
+        published += world.ingest_on(all).await.published;
+        world.catalog.settle().await.unwrap();
+        assert_eq!(world.names().await, names_of(4), "{failing} commits failed");
+        assert!(published <= 4, "{published} names were given by four publications");
+        let counts = world.catalog.counts(7).await.unwrap();
+        assert_eq!((counts.published, counts.learned), (4, 0), "{failing} commits failed");
+    }
+}
