@@ -22,7 +22,7 @@ pub enum Entry {
     Orphaned(Subject),
     /// The media of a published recording has vanished from its source.
     Missing(Subject),
-    /// It is there again, the same version.
+    /// It is there again, or as it was: the version that was published.
     Returned(Subject),
     /// The media of a published recording has changed.
     Corrupt(Subject),

@@ -304,7 +304,8 @@ impl<'a> Work<'a> {
             return Err(CatalogError::Row(format!("media {id:?} points to a recording that isn't there")));
         };
         if recording.frozen.version != told.version {
-            if recording.listed.condition != Condition::Corrupt {
+            // A file that is being copied back isn't another one: what it is shows when it is whole.
+            if recording.listed.condition != Condition::Corrupt && !told.is_unfinished() {
                 self.outcome.changed.push((id.to_owned(), recording.frozen.version));
             }
             return Ok(());
@@ -313,7 +314,8 @@ impl<'a> Work<'a> {
         row.told = told;
         self.txn.put(key, &row)?;
         self.touched.insert(id.to_owned());
-        if recording.listed.condition == Condition::Missing {
+        if recording.listed.condition != Condition::Sound {
+            // The version says which content it is, so one that had changed is as it was, too.
             self.set_condition(id, place, recording, Condition::Sound).await?;
         }
         Ok(())

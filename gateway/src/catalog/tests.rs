@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod live;
+mod losses;
 mod names;
 
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
@@ -42,6 +43,8 @@ pub(super) fn now() -> i64 {
 pub(super) struct Storage {
     pub(super) media: BTreeMap<String, Media>,
     pub(super) facts: BTreeMap<String, Facts>,
+    /// What `stat` says of media that have changed since the scan read them.
+    asked: BTreeMap<String, Media>,
     fails: Option<ErrorCode>,
     /// A call that is abandoned keeps its end of the channel.
     hangs: bool,
@@ -100,7 +103,9 @@ impl MediaSource for Bent {
         }
     }
     async fn stat(&self, id: &str, _version: Option<&str>) -> Result<Media, SourceError> {
-        self.0.lock().unwrap().media.get(id).cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
+        let storage = self.0.lock().unwrap();
+        let media = storage.asked.get(id).or_else(|| storage.media.get(id));
+        media.cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
     }
     async fn open(&self, _id: &str, _version: &str) -> Result<Arc<dyn OpenMedia>, SourceError> {
         Err(Self::error(ErrorCode::Unsupported))
@@ -153,6 +158,16 @@ impl World {
     pub(super) async fn restart(self) -> Self {
         let Self { dir, tenant, bent, catalog, governance } = self;
         drop((catalog, governance));
+        let (catalog, governance) = open(dir.path()).await;
+        Self { dir, tenant, bent, catalog, governance }
+    }
+
+    /// The gateway starts with the journal alone.
+    async fn rebuilt(self) -> Self {
+        let Self { dir, tenant, bent, catalog, governance } = self;
+        drop((catalog, governance));
+        std::fs::remove_file(dir.path().join("catalog.redb")).unwrap();
+        std::fs::remove_file(dir.path().join("views.redb")).unwrap();
         let (catalog, governance) = open(dir.path()).await;
         Self { dir, tenant, bent, catalog, governance }
     }
@@ -450,6 +465,14 @@ async fn growing_media_waits_and_changed_media_is_not_served() {
     let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
     assert_eq!(rows[0].1.condition, Condition::Corrupt);
     assert_eq!(rows[0].1.size, 1001, "what was frozen stays");
+
+    world.bent.change(|storage| add(storage, 1, EVENING));
+    assert_eq!(world.scan().await.error, None);
+    let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
+    assert_eq!(rows[0].1.condition, Condition::Sound, "the version that was published is back");
+    assert_eq!(world.catalog.counts(7).await.unwrap().corrupt, 0);
+    let world = world.rebuilt().await;
+    assert_eq!(world.catalog.counts(7).await.unwrap().corrupt, 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a source seems to have lost or changed is asked for before it is believed.
 
-use recgate_plugin_api::{ErrorCode, Media};
+use recgate_plugin_api::{ErrorCode, Media, MediaState};
 use tokio_util::sync::CancellationToken;
 
 use super::{ScanError, Synchroniser, VANISH_PERCENT};
@@ -22,6 +22,8 @@ impl Synchroniser {
         for (id, pinned) in changed {
             match self.ask(stop, &id).await? {
                 Ok(media) if media.version == pinned => {}
+                // Still being written: what it becomes is told when it is whole.
+                Ok(media) if matches!(media.state, MediaState::Growing | MediaState::Uploading) => {}
                 Ok(_) => {
                     let marked = self.mark(std::slice::from_ref(&id), Condition::Corrupt).await?;
                     if marked > 0 {
