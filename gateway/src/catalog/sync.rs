@@ -202,8 +202,13 @@ impl Synchroniser {
         };
         // One medium that can't be confirmed must not keep all others from being decided about.
         let confirmed = self.confirm_changed(stop, changed).await;
-        self.decide_due(started).await?;
         let vanished = self.confirm_vanished(stop).await;
+        match &vanished {
+            Ok(()) | Err(ScanError::Source(_)) => {}
+            // A storage that shows too little completes no day, and nothing is decided about what it doesn't show.
+            Err(_) => return vanished,
+        }
+        self.decide_due(started).await?;
         // A clock that runs ahead must not make tomorrow look complete.
         let now = (self.now_ms)();
         let watermark_ms = watermark_ms.min(now).max(known.watermark_ms.min(now));
@@ -257,10 +262,13 @@ impl Synchroniser {
         }
     }
 
+    /// Decides about media whose wait for facts has ended and that this scan has told: an estimated start mustn't give
+    /// a name to media that isn't there.
     async fn decide_due(&self, until_ms: i64) -> Result<(), CatalogError> {
         let (mut from, mut said) = (None, 0);
         loop {
-            let (media, next) = self.catalog.due(&self.tenant, &self.source, until_ms, from).await?;
+            let (mut media, next) = self.catalog.due(&self.tenant, &self.source, until_ms, from).await?;
+            media.retain(|id| self.heard.was_told(id));
             if !media.is_empty() {
                 let decided =
                     self.catalog.process_due(&self.tenant, &self.source, &media, (self.now_ms)()).await?;

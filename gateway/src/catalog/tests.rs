@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicI64, Ordering},
@@ -45,6 +45,8 @@ pub(super) struct Storage {
     pub(super) facts: BTreeMap<String, Facts>,
     /// What `stat` says of media that have changed since the scan read them.
     asked: BTreeMap<String, Media>,
+    /// Media that can't be asked for.
+    unasked: BTreeSet<String>,
     fails: Option<ErrorCode>,
     /// A call that is abandoned keeps its end of the channel.
     hangs: bool,
@@ -104,6 +106,9 @@ impl MediaSource for Bent {
     }
     async fn stat(&self, id: &str, _version: Option<&str>) -> Result<Media, SourceError> {
         let storage = self.0.lock().unwrap();
+        if storage.unasked.contains(id) {
+            return Err(Self::error(ErrorCode::Unavailable));
+        }
         let media = storage.asked.get(id).or_else(|| storage.media.get(id));
         media.cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
     }

@@ -12,6 +12,22 @@ use crate::{
     sources::SourceError,
 };
 
+/// Media that can't be asked for, before a source is taken to be down.
+const FAILURES: usize = 8;
+
+/// See [`Synchroniser::untold`].
+struct Untold {
+    known: u64,
+    untold: Vec<String>,
+    /// Where the next page begins.
+    next: Option<Vec<u8>>,
+}
+
+/// How many of so many media may be otherwise at once. A single one may always, so that small archives work.
+fn believed(known: u64) -> u64 {
+    (known.saturating_mul(VANISH_PERCENT) / 100).max(1)
+}
+
 impl Synchroniser {
     /// A published medium that was told with another version is asked for again before that is believed.
     pub(super) async fn confirm_changed(
@@ -70,44 +86,62 @@ impl Synchroniser {
     }
 
     /// Media that the scan no longer told are missing if the source confirms each, and if they are few.
+    ///
+    /// They are counted first and looked up again then: an unmounted disk lacks more of them than are to be held.
     pub(super) async fn confirm_vanished(&self, stop: &CancellationToken) -> Result<(), ScanError> {
-        let (mut known, mut vanished) = (0_u64, Vec::new());
+        let (mut known, mut vanished) = (0_u64, 0_u64);
         let mut from = None;
         loop {
-            let (page, next) = self.catalog.media_of(self.tenant.id, self.source.id, from).await?;
-            for (id, row) in page {
-                if row.told.version.is_empty() {
-                    continue;
-                }
-                known = known.saturating_add(1);
-                if !self.heard.was_told(&id) {
-                    vanished.push(id);
-                }
-            }
-            // What is too much for the smallest catalog that is still to be read ends the search.
-            match next {
+            let page = self.untold(from).await?;
+            known = known.saturating_add(page.known);
+            vanished = vanished.saturating_add(page.untold.len() as u64);
+            match page.next {
                 Some(next) => from = Some(next),
                 None => break,
             }
-            if vanished.len() > 1_000_000 {
-                break;
-            }
         }
-        if vanished.is_empty() {
+        if vanished == 0 {
             return Ok(());
         }
-        let count = vanished.len() as u64;
-        // A single one may always go, so that small archives work; but never the last.
-        let allowed = (known.saturating_mul(VANISH_PERCENT) / 100).max(1);
-        if count > allowed || count == known {
-            return Err(ScanError::Vanished { vanished: count, known });
+        if vanished > believed(known) || vanished == known {
+            return Err(ScanError::Vanished { vanished, known });
         }
-        let mut confirmed = Vec::new();
-        for id in vanished {
+        let (mut marked, mut failures) = (0, Vec::new());
+        let mut from = None;
+        loop {
+            let page = self.untold(from).await?;
+            marked += self.confirm_page(stop, page.untold, &mut failures).await?;
+            match page.next {
+                Some(next) if failures.len() < FAILURES => from = Some(next),
+                _ => break,
+            }
+        }
+        if marked > 0 {
+            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, count = marked, "published recordings have vanished from their source");
+        }
+        match failures.into_iter().next() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Marks those of these media that the source confirms to be gone, and says how many were published. One that can't
+    /// be asked for keeps no others from being asked for.
+    async fn confirm_page(
+        &self,
+        stop: &CancellationToken,
+        untold: Vec<String>,
+        failures: &mut Vec<SourceError>,
+    ) -> Result<u64, ScanError> {
+        let mut gone = Vec::new();
+        for id in untold {
+            if failures.len() >= FAILURES {
+                break;
+            }
             match self.ask(stop, &id).await? {
                 Ok(_) => {}
-                Err(error) if error.error.code == ErrorCode::NotFound => confirmed.push(id),
-                Err(error) if error.error.code.is_retryable() => return Err(error.into()),
+                Err(error) if error.error.code == ErrorCode::NotFound => gone.push(id),
+                Err(error) if error.error.code.is_retryable() => failures.push(error),
                 // Not to be read isn't gone.
                 Err(error) => {
                     tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "not told any more, and not to be asked for")
@@ -115,12 +149,17 @@ impl Synchroniser {
             }
         }
         // What the watch has told meanwhile has come back.
-        confirmed.retain(|id| !self.heard.was_told(id));
-        let marked = self.mark(&confirmed, Condition::Missing).await?;
-        if marked > 0 {
-            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, count = marked, "published recordings have vanished from their source");
-        }
-        Ok(())
+        gone.retain(|id| !self.heard.was_told(id));
+        Ok(self.mark(&gone, Condition::Missing).await?)
+    }
+
+    /// A page of the source's media: how many they are, and those that weren't told since the scan began.
+    async fn untold(&self, from: Option<Vec<u8>>) -> Result<Untold, CatalogError> {
+        let (mut media, next) = self.catalog.media_of(self.tenant.id, self.source.id, from).await?;
+        media.retain(|(_, row)| !row.told.version.is_empty());
+        let known = media.len() as u64;
+        let untold = media.into_iter().map(|(id, _)| id).filter(|id| !self.heard.was_told(id)).collect();
+        Ok(Untold { known, untold, next })
     }
 
     async fn mark(&self, media: &[String], condition: Condition) -> Result<u64, CatalogError> {

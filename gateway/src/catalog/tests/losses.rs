@@ -40,3 +40,90 @@ async fn media_that_is_copied_back_is_not_taken_for_changed() {
     assert_eq!(condition().await, Condition::Sound);
     assert_eq!(world.names().await.len(), 40);
 }
+
+#[tokio::test]
+async fn a_storage_that_shows_nothing_completes_no_day_and_decides_nothing() {
+    for unmatched in [Unmatched::Orphan, Unmatched::Publish] {
+        let world = World::with(unmatched).await;
+        world.bent.change(|storage| {
+            (1..=100).for_each(|n| add(storage, n, EVENING));
+            storage.media.insert("101.wav".into(), medium(101));
+            storage.watermark_ms = Some(EVENING);
+        });
+        world.scan().await;
+        // This scan doesn't end, so nothing is decided about one more without facts.
+        world.bent.change(|storage| {
+            storage.media.insert("102.wav".into(), medium(102));
+            storage.fails = Some(ErrorCode::Unavailable);
+        });
+        world.scan().await;
+        let before = world.catalog.counts(7).await.unwrap();
+        assert_eq!(before.published + before.learned, 102);
+        let source = world.catalog.source(7, 3).await.unwrap();
+        assert_eq!(source.watermark_ms, EVENING);
+
+        // The disk isn't mounted. The scan ends well, and the empty folder is up to date.
+        let disk = {
+            let mut storage = world.bent.0.lock().unwrap();
+            storage.fails = None;
+            storage.watermark_ms = None;
+            std::mem::take(&mut storage.media)
+        };
+        let error = world.scan().await.error.unwrap();
+        assert!(error.contains("102 of 102"), "{error}");
+        assert_eq!(world.catalog.counts(7).await.unwrap(), before, "{unmatched:?}");
+        assert_eq!(world.catalog.source(7, 3).await.unwrap(), source);
+        world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
+        assert!(world.catalog.root_index(7, june(6)).await.unwrap().unwrap().incomplete);
+
+        world.bent.change(|storage| storage.media = disk);
+        assert_eq!(world.scan().await.error, None);
+        let after = world.catalog.counts(7).await.unwrap();
+        match unmatched {
+            Unmatched::Orphan => assert_eq!((after.published, after.orphans), (100, 2)),
+            Unmatched::Publish => assert_eq!((after.published, after.orphans), (102, 0)),
+        }
+        world.catalog.publish_indexes(&world.tenant, now() + 301_000).await.unwrap();
+        assert!(!world.catalog.root_index(7, june(6)).await.unwrap().unwrap().incomplete);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_decided_about_media_that_a_scan_has_not_told() {
+    let world = World::with(Unmatched::Publish).await;
+    world.bent.change(|storage| {
+        (1..=40).for_each(|n| add(storage, n, EVENING));
+        storage.media.insert("41.wav".into(), medium(41));
+        storage.fails = Some(ErrorCode::Unavailable);
+    });
+    world.scan().await;
+    // The next scan doesn't tell it, though it is there.
+    world.bent.change(|storage| {
+        storage.fails = None;
+        let untold = storage.media.remove("41.wav").unwrap();
+        storage.asked.insert("41.wav".into(), untold);
+    });
+    assert_eq!(world.scan().await.error, None);
+    let counts = world.catalog.counts(7).await.unwrap();
+    assert_eq!((counts.published, counts.learned), (40, 1));
+    world.bent.change(|storage| storage.media.extend(std::mem::take(&mut storage.asked)));
+    world.scan().await;
+    assert_eq!(world.names().await.len(), 41);
+}
+
+#[tokio::test]
+async fn one_that_can_not_be_asked_for_keeps_no_others_from_being_missing() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=200).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    world.bent.change(|storage| {
+        storage.media.retain(|_, media| !(1001..=1005).contains(&media.size));
+        storage.unasked.insert("3.wav".into());
+    });
+    let error = world.scan().await.error.unwrap();
+    assert!(error.contains("as the test wants"), "{error}");
+    assert_eq!(world.catalog.counts(7).await.unwrap().missing, 4);
+    world.bent.change(|storage| storage.unasked.clear());
+    assert_eq!(world.scan().await.error, None);
+    assert_eq!(world.catalog.counts(7).await.unwrap().missing, 5);
+}
