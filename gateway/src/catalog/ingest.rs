@@ -29,6 +29,8 @@ pub struct Ingested {
     /// Published media that were told with another version than the one that is served. They have to be
     /// confirmed before they are believed: (media id, pinned version).
     pub changed: Vec<(String, String)>,
+    /// How many published media were told with another version, those that are known to have changed included.
+    pub differing: u64,
     /// Things that sources must not tell, for the log.
     pub complaints: Vec<String>,
 }
@@ -305,7 +307,11 @@ impl<'a> Work<'a> {
         };
         if recording.frozen.version != told.version {
             // A file that is being copied back isn't another one: what it is shows when it is whole.
-            if recording.listed.condition != Condition::Corrupt && !told.is_unfinished() {
+            if told.is_unfinished() {
+                return Ok(());
+            }
+            self.outcome.differing += 1;
+            if recording.listed.condition != Condition::Corrupt {
                 self.outcome.changed.push((id.to_owned(), recording.frozen.version));
             }
             return Ok(());

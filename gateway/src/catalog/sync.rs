@@ -22,12 +22,15 @@ mod confirm;
 mod heard;
 mod live;
 
+use confirm::Changed;
+
 pub use heard::Heard;
 
 /// Batches of a scan that wait for the catalog; a full queue slows the plugin down.
 const QUEUE: usize = 4;
 
-/// The part of a source's media that may vanish between two scans; more looks like an unmounted disk.
+/// The part of a source's media that may vanish between two scans, or be another than was published. More looks like an
+/// unmounted disk, or one whose times were changed.
 const VANISH_PERCENT: u64 = 5;
 
 /// Complaints of one scan that are logged.
@@ -90,6 +93,10 @@ enum ScanError {
         "{vanished} of {known} media vanished at once, more than {VANISH_PERCENT} %: nothing was marked missing. Is its storage mounted whole?"
     )]
     Vanished { vanished: u64, known: u64 },
+    #[error(
+        "{changed} of {told} media have another version than was published, more than {VANISH_PERCENT} %: none more was marked changed. Were the files copied or touched, or is their storage mounted otherwise? They can be read again with their old times and sizes"
+    )]
+    Changed { changed: u64, told: u64 },
     #[error("the scan did not end: it returned MORE with the same cursor")]
     Stuck,
     #[error("stopped")]
@@ -174,7 +181,7 @@ impl Synchroniser {
         let known = self.catalog.source(self.tenant.id, self.source.id).await?;
         let _scan = self.heard.begin_scan(known.media.saturating_add(known.media / 4).saturating_add(1024));
         let mut told = 0;
-        let mut changed = Vec::new();
+        let mut changed = Changed::default();
         let mut start = ScanStart::Full;
         let watermark_ms = loop {
             let (sender, receiver) = mpsc::channel(QUEUE);
@@ -201,7 +208,7 @@ impl Synchroniser {
             start = next;
         };
         // One medium that can't be confirmed must not keep all others from being decided about.
-        let confirmed = self.confirm_changed(stop, changed).await;
+        let confirmed = self.confirm_changed(stop, changed, told).await;
         let vanished = self.confirm_vanished(stop).await;
         match &vanished {
             Ok(()) | Err(ScanError::Source(_)) => {}
@@ -227,7 +234,7 @@ impl Synchroniser {
         mut batches: mpsc::Receiver<Vec<Item>>,
         over: &CancellationToken,
         told: &mut u64,
-        changed: &mut Vec<(String, String)>,
+        changed: &mut Changed,
     ) -> Result<(), CatalogError> {
         let mut said = 0;
         loop {
@@ -240,9 +247,7 @@ impl Synchroniser {
             *told = told.saturating_add(self.heard.scanned(&mut items));
             let ingested = self.catalog.ingest(&self.tenant, &self.source, items, (self.now_ms)()).await?;
             self.complain(&ingested.complaints, &mut said);
-            // The rest is told again by the next scan.
-            let room = 10_000_usize.saturating_sub(changed.len());
-            changed.extend(ingested.changed.into_iter().take(room));
+            changed.add(ingested.changed, ingested.differing);
         }
     }
 

@@ -12,6 +12,27 @@ use crate::{
     sources::SourceError,
 };
 
+/// Changed media that one scan asks for. The next one tells the rest again.
+const CHANGED_MAX: usize = 10_000;
+
+/// Published media that a scan has told with another version.
+#[derive(Default)]
+pub(super) struct Changed {
+    /// Those that aren't known to have changed: id, and the version that was published. [`CHANGED_MAX`] at most.
+    media: Vec<(String, String)>,
+    /// How many there are, those that are known to have changed included.
+    count: u64,
+}
+
+impl Changed {
+    /// A part of the scan has told these more.
+    pub(super) fn add(&mut self, media: Vec<(String, String)>, count: u64) {
+        self.count = self.count.saturating_add(count);
+        let room = CHANGED_MAX.saturating_sub(self.media.len());
+        self.media.extend(media.into_iter().take(room));
+    }
+}
+
 /// Media that can't be asked for, before a source is taken to be down.
 const FAILURES: usize = 8;
 
@@ -29,29 +50,71 @@ fn believed(known: u64) -> u64 {
 }
 
 impl Synchroniser {
-    /// A published medium that was told with another version is asked for again before that is believed.
+    /// Published media that were told with another version are asked for again before that is believed, if they are few.
     pub(super) async fn confirm_changed(
         &self,
         stop: &CancellationToken,
-        changed: Vec<(String, String)>,
+        changed: Changed,
+        told: u64,
     ) -> Result<(), ScanError> {
+        if changed.count > believed(told) {
+            return Err(ScanError::Changed { changed: changed.count, told });
+        }
+        let (media, failed) = self.changed_indeed(stop, changed.media).await?;
+        self.mark_changed(&media).await?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The same for what a watch has told, before or after a scan. Whether there are so many that only a scan can tell.
+    pub(super) async fn confirm_hinted(
+        &self,
+        stop: &CancellationToken,
+        changed: Vec<(String, String)>,
+    ) -> Result<bool, ScanError> {
+        let (media, failed) = self.changed_indeed(stop, changed).await?;
+        if !media.is_empty() {
+            let known = self.catalog.source(self.tenant.id, self.source.id).await?.media;
+            // Those of the tenant's other sources are among them; a scan knows better.
+            let before = self.catalog.counts(self.tenant.id).await?.corrupt;
+            if before.saturating_add(media.len() as u64) > believed(known) {
+                return Ok(true);
+            }
+            self.mark_changed(&media).await?;
+        }
+        failed.map_or(Ok(false), |error| Err(error.into()))
+    }
+
+    /// Those of these media (id, and the version that was published) that have another version indeed, and why one of
+    /// the others could not be asked for.
+    async fn changed_indeed(
+        &self,
+        stop: &CancellationToken,
+        changed: Vec<(String, String)>,
+    ) -> Result<(Vec<String>, Option<SourceError>), ScanError> {
+        let (mut confirmed, mut failures) = (Vec::new(), Vec::new());
         for (id, pinned) in changed {
+            if failures.len() >= FAILURES {
+                break;
+            }
             match self.ask(stop, &id).await? {
                 Ok(media) if media.version == pinned => {}
                 // Still being written: what it becomes is told when it is whole.
                 Ok(media) if matches!(media.state, MediaState::Growing | MediaState::Uploading) => {}
-                Ok(_) => {
-                    let marked = self.mark(std::slice::from_ref(&id), Condition::Corrupt).await?;
-                    if marked > 0 {
-                        tracing::error!(tenant = %self.tenant.name, source = %self.source.name, media = %id, "its content has changed since it was published: it is no longer served");
-                    }
-                }
+                Ok(_) => confirmed.push(id),
                 Err(error) if error.error.code == ErrorCode::NotFound => {}
-                Err(error) if error.error.code.is_retryable() => return Err(error.into()),
+                Err(error) if error.error.code.is_retryable() => failures.push(error),
                 Err(error) => {
                     tracing::warn!(tenant = %self.tenant.name, media = %id, %error, "told with another version, and not to be asked for")
                 }
             }
+        }
+        Ok((confirmed, failures.into_iter().next()))
+    }
+
+    async fn mark_changed(&self, media: &[String]) -> Result<(), CatalogError> {
+        let marked = self.mark(media, Condition::Corrupt).await?;
+        if let (1.., Some(first)) = (marked, media.first()) {
+            tracing::error!(tenant = %self.tenant.name, source = %self.source.name, media = %first, count = marked, "the content of recordings has changed since they were published: they are no longer served");
         }
         Ok(())
     }

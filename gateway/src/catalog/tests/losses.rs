@@ -127,3 +127,33 @@ async fn one_that_can_not_be_asked_for_keeps_no_others_from_being_missing() {
     assert_eq!(world.scan().await.error, None);
     assert_eq!(world.catalog.counts(7).await.unwrap().missing, 5);
 }
+
+#[tokio::test]
+async fn media_that_changes_in_masses_is_not_believed_to_have_changed() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=100).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    let touch = |numbers: std::ops::RangeInclusive<u32>| {
+        world.bent.change(|storage| {
+            for n in numbers {
+                storage.media.get_mut(&format!("{n}.wav")).unwrap().version = format!("{n}-2");
+            }
+        });
+    };
+    let corrupt = async || world.catalog.counts(7).await.unwrap().corrupt;
+    touch(1..=5);
+    assert_eq!(world.scan().await.error, None);
+    assert_eq!(corrupt().await, 5);
+    // Those of before count: a folder that is touched slowly isn't changed either.
+    touch(6..=7);
+    let error = world.scan().await.error.unwrap();
+    assert!(error.contains("7 of 100") && error.contains("mounted"), "{error}");
+    assert_eq!(corrupt().await, 5);
+    touch(8..=100);
+    assert!(world.scan().await.error.unwrap().contains("100 of 100"));
+    assert_eq!(corrupt().await, 5);
+
+    world.bent.change(|storage| (1..=100).for_each(|n| add(storage, n, EVENING)));
+    assert_eq!(world.scan().await.error, None);
+    assert_eq!(corrupt().await, 0);
+}
