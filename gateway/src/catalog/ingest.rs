@@ -186,6 +186,7 @@ impl<'a> Work<'a> {
             let item_keys = match item {
                 Item::Media(media) => {
                     rows.push(keys::media(tenant, source, &media.id));
+                    rows.push(keys::vanished(tenant, source, &media.id));
                     &media.keys
                 }
                 Item::Facts(facts) => {
@@ -257,17 +258,7 @@ impl<'a> Work<'a> {
     }
 
     async fn learn(&mut self, key: Vec<u8>, media: &Media, told: Told) -> Result<(), CatalogError> {
-        let uid = match media.uid {
-            // Two media of one uid would share names, locks and audit.
-            Some(told)
-                if self.txn.get::<(u32, String)>(&keys::uid(self.tenant.id, &told)).await?.is_some() =>
-            {
-                self.complain(format!("media {:?}: its uid is another recording's", media.id));
-                Uuid::now_v7()
-            }
-            Some(told) => Uuid::from_bytes(told),
-            None => Uuid::now_v7(),
-        };
+        let uid = self.uid_for(media).await?;
         let learned = Learned {
             tenant: self.tenant.id,
             uid,
@@ -290,6 +281,21 @@ impl<'a> Work<'a> {
         self.touched.insert(media.id.clone());
         self.outcome.learned += 1;
         Ok(())
+    }
+
+    /// The uid of a medium that isn't known: its own if it had vanished, else the one that it brings, else a new one.
+    async fn uid_for(&mut self, media: &Media) -> Result<Uuid, CatalogError> {
+        let own = keys::vanished(self.tenant.id, self.source.id, &media.id);
+        if let Some(own) = self.txn.get::<[u8; 16]>(&own).await? {
+            return Ok(Uuid::from_bytes(own));
+        }
+        let Some(told) = media.uid else { return Ok(Uuid::now_v7()) };
+        if self.txn.get::<(u32, String)>(&keys::uid(self.tenant.id, &told)).await?.is_some() {
+            // Two media of one uid would share names, locks and audit.
+            self.complain(format!("media {:?}: its uid is another recording's", media.id));
+            return Ok(Uuid::now_v7());
+        }
+        Ok(Uuid::from_bytes(told))
     }
 
     /// A published medium was told otherwise than before.
@@ -531,10 +537,12 @@ impl<'a> Work<'a> {
         let key = keys::media(self.tenant.id, self.source.id, id);
         let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else { return Ok(false) };
         let Some(place) = row.place else {
-            // Without a name nobody has seen it; it is told anew if it comes back.
-            self.forget_due(&row);
-            row.due_ms = None;
-            apply::forget_version(&mut self.txn, key, &mut row)?;
+            // Without a name no client has seen it; it is learned anew if it comes back.
+            if condition == Condition::Missing {
+                let subject = self.subject(id, &row.uid);
+                apply::vanished(&mut self.txn, &subject, row).await?;
+                self.entries.push(Entry::Vanished(subject));
+            }
             return Ok(false);
         };
         let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await?

@@ -7,7 +7,7 @@ use super::{ScanError, Synchroniser, VANISH_PERCENT};
 use crate::{
     catalog::{
         Catalog, CatalogError, keys,
-        rows::{self, Condition, MediaRow},
+        rows::{self, Condition, MediaRow, Recording},
     },
     sources::SourceError,
 };
@@ -218,11 +218,10 @@ impl Synchroniser {
 
     /// A page of the source's media: how many they are, and those that weren't told since the scan began.
     async fn untold(&self, from: Option<Vec<u8>>) -> Result<Untold, CatalogError> {
-        let (mut media, next) = self.catalog.media_of(self.tenant.id, self.source.id, from).await?;
-        media.retain(|(_, row)| !row.told.version.is_empty());
+        let (mut media, next) = self.catalog.present_of(self.tenant.id, self.source.id, from).await?;
         let known = media.len() as u64;
-        let untold = media.into_iter().map(|(id, _)| id).filter(|id| !self.heard.was_told(id)).collect();
-        Ok(Untold { known, untold, next })
+        media.retain(|id| !self.heard.was_told(id));
+        Ok(Untold { known, untold: media, next })
     }
 
     async fn mark(&self, media: &[String], condition: Condition) -> Result<u64, CatalogError> {
@@ -240,20 +239,37 @@ impl Catalog {
         self.row(&keys::media(tenant, source, id)).await
     }
 
-    async fn media_of(
+    /// Media that a source has as far as anybody knows, a page from `from` on: all but those that are known to be missing
+    /// or changed.
+    async fn present_of(
         &self,
         tenant: u32,
         source: u32,
         from: Option<Vec<u8>>,
-    ) -> Result<(Vec<(String, MediaRow)>, Option<Vec<u8>>), CatalogError> {
+    ) -> Result<(Vec<String>, Option<Vec<u8>>), CatalogError> {
         let prefix = keys::media_of(tenant, source);
         let page = self.store.scan(&prefix, from.as_deref().unwrap_or(&prefix), 4096).await?;
-        let mut media = Vec::with_capacity(page.rows.len());
+        let mut present = Vec::with_capacity(page.rows.len());
+        // Without a version, a published one is missing or changed, or the catalog was rebuilt and awaits its first scan.
+        let (mut doubtful, mut recordings) = (Vec::new(), Vec::new());
         for row in &page.rows {
-            if let Some(id) = keys::id_of_media(&row.key) {
-                media.push((id.to_owned(), rows::decode(&row.value)?));
+            let Some(id) = keys::id_of_media(&row.key) else { continue };
+            let media: MediaRow = rows::decode(&row.value)?;
+            match media.place {
+                Some(place) if media.told.version.is_empty() => {
+                    doubtful.push(id.to_owned());
+                    recordings.push(keys::recording(tenant, place));
+                }
+                _ => present.push(id.to_owned()),
             }
         }
-        Ok((media, page.next))
+        for (id, recording) in doubtful.into_iter().zip(self.store.get_many(&recordings).await?) {
+            if let Some(recording) = recording
+                && Recording::decode_listed(&recording.value)?.condition == Condition::Sound
+            {
+                present.push(id);
+            }
+        }
+        Ok((present, page.next))
     }
 }

@@ -157,3 +157,75 @@ async fn media_that_changes_in_masses_is_not_believed_to_have_changed() {
     assert_eq!(world.scan().await.error, None);
     assert_eq!(corrupt().await, 0);
 }
+
+#[tokio::test]
+async fn what_vanishes_without_a_name_is_counted_no_more() {
+    let mut world = World::new().await;
+    let (orphan, young) = (medium(41), Media { changed_ms: now() - 1000, ..medium(42) });
+    world.bent.change(|storage| {
+        (1..=40).for_each(|n| add(storage, n, EVENING));
+        storage.media.extend([orphan, young].map(|media| (media.id.clone(), media)));
+    });
+    world.scan().await;
+    let counts = world.catalog.counts(7).await.unwrap();
+    assert_eq!((counts.learned, counts.orphans), (2, 1));
+    let mut uids = Vec::new();
+    for id in ["41.wav", "42.wav"] {
+        uids.push(world.catalog.describe(7, 3, id).await.unwrap().unwrap().found.uid);
+    }
+
+    world.bent.change(|storage| storage.media.retain(|_, media| media.size <= 1040));
+    assert_eq!(world.scan().await.error, None);
+    for _ in 0..2 {
+        let counts = world.catalog.counts(7).await.unwrap();
+        assert_eq!((counts.published, counts.learned, counts.orphans), (40, 0, 0));
+        assert!(world.governance.orphans(7, None).await.unwrap().0.is_empty());
+        let bounds = Bounds { found: 100, examined: 100 };
+        let all = Search { any_state: true, ..Search::default() };
+        let unnamed = Search { state: Some(State::Learned), ..Search::default() };
+        for (search, found) in [(all, 40), (unnamed, 0)] {
+            let page = world.catalog.search(7, &search, None, bounds).await.unwrap();
+            assert_eq!(page.found.len(), found);
+        }
+        world = world.rebuilt().await;
+    }
+
+    // Both come back, one with its uid written beside it.
+    world.bent.change(|storage| {
+        add(storage, 41, EVENING);
+        add(storage, 42, EVENING);
+        storage.media.get_mut("42.wav").unwrap().uid = Some(*uids[1].as_bytes());
+    });
+    assert_eq!(world.scan().await.error, None);
+    for _ in 0..2 {
+        let counts = world.catalog.counts(7).await.unwrap();
+        assert_eq!((counts.published, counts.learned, counts.orphans), (42, 0, 0));
+        for (id, uid) in ["41.wav", "42.wav"].into_iter().zip(&uids) {
+            assert_eq!(world.catalog.describe(7, 3, id).await.unwrap().unwrap().found.uid, *uid);
+        }
+        world = world.rebuilt().await;
+    }
+}
+
+#[tokio::test]
+async fn what_vanishes_while_the_catalog_is_lost_is_noticed() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        (1..=40).for_each(|n| add(storage, n, EVENING));
+        storage.media.insert("41.wav".into(), medium(41));
+    });
+    world.scan().await;
+    let world = world.rebuilt().await;
+    let disk = std::mem::take(&mut world.bent.0.lock().unwrap().media);
+    assert!(
+        world.scan().await.error.unwrap().contains("41 of 41"),
+        "an unmounted disk is one at first sight, too"
+    );
+    world.bent.change(|storage| {
+        storage.media = disk;
+        storage.media.retain(|_, media| ![1001, 1041].contains(&media.size));
+    });
+    assert_eq!(world.scan().await.error, None);
+    let counts = world.catalog.counts(7).await.unwrap();
+    assert_eq!((counts.published, counts.missing, counts.learned), (40, 1, 0));
+}
