@@ -412,6 +412,26 @@ async fn facts_may_come_late_and_change_cells_only() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_made_anew_leaves_nothing_of_the_old_one_in_the_row() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        add(storage, 1, EVENING);
+        storage.facts.get_mut("cdr-1").unwrap().values.push((fact::CALLED_NUMBER.into(), "5550100".into()));
+    });
+    world.scan().await;
+    world.bent.change(|storage| {
+        let anew = Facts { id: "cdr-2".into(), revision: 2, ..facts(1, EVENING) };
+        storage.facts.insert("cdr-2".into(), anew);
+        let values = &mut storage.facts.get_mut("cdr-2").unwrap().values;
+        values.last_mut().unwrap().1 = "Another agent".into();
+    });
+    world.scan().await;
+    let values = world.catalog.describe(7, 3, "1.wav").await.unwrap().unwrap().found.values;
+    assert_eq!(values.get(fact::AGENT_NAME).map(String::as_str), Some("Another agent"));
+    assert_eq!(values.get(fact::CALLED_NUMBER), None, "{values:?}");
+}
+
+#[tokio::test]
 async fn what_nobody_claims_is_an_orphan_until_facts_come() {
     let world = World::new().await;
     world.bent.change(|storage| {
