@@ -43,6 +43,13 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
                 None => Ok(()),
             }
         }
+        Entry::Vanished(subject) => {
+            let key = keys::media(subject.tenant, subject.source, &subject.media);
+            match txn.get::<MediaRow>(&key).await? {
+                Some(row) => vanished(txn, subject, row).await,
+                None => Ok(()),
+            }
+        }
         Entry::Missing(subject) => replay_condition(txn, subject, Condition::Missing).await,
         Entry::Returned(subject) => replay_condition(txn, subject, Condition::Sound).await,
         Entry::Corrupt(subject) => replay_condition(txn, subject, Condition::Corrupt).await,
@@ -72,6 +79,7 @@ pub async fn learned(txn: &mut Txn<'_>, entry: &Learned) -> Result<(), CatalogEr
     };
     txn.put(key, &row)?;
     txn.put(keys::uid(entry.tenant, entry.uid.as_bytes()), &(entry.source, &entry.media))?;
+    txn.delete(keys::vanished(entry.tenant, entry.source, &entry.media));
     count(txn, entry.tenant, |counts| counts.learned += 1).await
 }
 
@@ -80,6 +88,25 @@ pub async fn orphaned(txn: &mut Txn<'_>, subject: &Subject, mut row: MediaRow) -
     row.orphan = true;
     txn.put(keys::media(subject.tenant, subject.source, &subject.media), &row)?;
     count(txn, subject.tenant, |counts| counts.orphans += 1).await
+}
+
+/// Media without a name are gone: nothing is left of them but the uid, which is theirs if they come back.
+pub async fn vanished(txn: &mut Txn<'_>, subject: &Subject, row: MediaRow) -> Result<(), CatalogError> {
+    let Subject { tenant, source, media, .. } = subject;
+    for (kind, value) in &row.told.keys {
+        join::change(txn, keys::join(*tenant, *source, *kind, value), |row| &mut row.media, media, false)
+            .await?;
+    }
+    if let Some(at) = row.due_ms {
+        txn.delete(keys::due(*tenant, at, &row.uid));
+    }
+    txn.delete(keys::media(*tenant, *source, media));
+    txn.put(keys::vanished(*tenant, *source, media), &row.uid)?;
+    count(txn, *tenant, |counts| {
+        counts.learned = counts.learned.saturating_sub(1);
+        counts.orphans = counts.orphans.saturating_sub(u64::from(row.orphan));
+    })
+    .await
 }
 
 async fn count(txn: &mut Txn<'_>, tenant: u32, change: impl FnOnce(&mut Counts)) -> Result<(), CatalogError> {

@@ -14,15 +14,17 @@ use crate::state::NewEntry;
 pub enum Entry {
     /// A tenant is served for the first time.
     Adopted(Adopted),
-    /// A recording has become known.
+    /// A recording has become known, or is known again after it had vanished without a name.
     Learned(Learned),
     /// A recording has got its name.
     Published(Published),
     /// No facts came in time, and the source's rule makes that an orphan.
     Orphaned(Subject),
+    /// The media of a recording without a name has vanished from its source. Its uid stays its own, should it come back.
+    Vanished(Subject),
     /// The media of a published recording has vanished from its source.
     Missing(Subject),
-    /// It is there again, the same version.
+    /// It is there again, or as it was: the version that was published.
     Returned(Subject),
     /// The media of a published recording has changed.
     Corrupt(Subject),
@@ -166,8 +168,17 @@ impl Entry {
             .map_err(|error| CatalogError::Row(format!("a journal entry of kind {kind}: {error}")))
     }
 
-    const KINDS: [&'static str; 8] =
-        ["adopted", "learned", "published", "orphaned", "missing", "returned", "corrupt", "facts_erased"];
+    const KINDS: [&'static str; 9] = [
+        "adopted",
+        "learned",
+        "published",
+        "orphaned",
+        "vanished",
+        "missing",
+        "returned",
+        "corrupt",
+        "facts_erased",
+    ];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -175,6 +186,7 @@ impl Entry {
             Self::Learned(_) => "learned",
             Self::Published(_) => "published",
             Self::Orphaned(_) => "orphaned",
+            Self::Vanished(_) => "vanished",
             Self::Missing(_) => "missing",
             Self::Returned(_) => "returned",
             Self::Corrupt(_) => "corrupt",

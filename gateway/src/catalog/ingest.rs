@@ -29,6 +29,8 @@ pub struct Ingested {
     /// Published media that were told with another version than the one that is served. They have to be
     /// confirmed before they are believed: (media id, pinned version).
     pub changed: Vec<(String, String)>,
+    /// How many published media were told with another version, those that are known to have changed included.
+    pub differing: u64,
     /// Things that sources must not tell, for the log.
     pub complaints: Vec<String>,
 }
@@ -198,6 +200,7 @@ impl<'a> Work<'a> {
             let item_keys = match item {
                 Item::Media(media) => {
                     rows.push(keys::media(tenant, source, &media.id));
+                    rows.push(keys::vanished(tenant, source, &media.id));
                     &media.keys
                 }
                 Item::Facts(facts) => {
@@ -269,17 +272,7 @@ impl<'a> Work<'a> {
     }
 
     async fn learn(&mut self, key: Vec<u8>, media: &Media, told: Told) -> Result<(), CatalogError> {
-        let uid = match media.uid {
-            // Two media of one uid would share names, locks and audit.
-            Some(told)
-                if self.txn.get::<(u32, String)>(&keys::uid(self.tenant.id, &told)).await?.is_some() =>
-            {
-                self.complain(format!("media {:?}: its uid is another recording's", media.id));
-                Uuid::now_v7()
-            }
-            Some(told) => Uuid::from_bytes(told),
-            None => Uuid::now_v7(),
-        };
+        let uid = self.uid_for(media).await?;
         let learned = Learned {
             tenant: self.tenant.id,
             uid,
@@ -304,6 +297,21 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// The uid of a medium that isn't known: its own if it had vanished, else the one that it brings, else a new one.
+    async fn uid_for(&mut self, media: &Media) -> Result<Uuid, CatalogError> {
+        let own = keys::vanished(self.tenant.id, self.source.id, &media.id);
+        if let Some(own) = self.txn.get::<[u8; 16]>(&own).await? {
+            return Ok(Uuid::from_bytes(own));
+        }
+        let Some(told) = media.uid else { return Ok(Uuid::now_v7()) };
+        if self.txn.get::<(u32, String)>(&keys::uid(self.tenant.id, &told)).await?.is_some() {
+            // Two media of one uid would share names, locks and audit.
+            self.complain(format!("media {:?}: its uid is another recording's", media.id));
+            return Ok(Uuid::now_v7());
+        }
+        Ok(Uuid::from_bytes(told))
+    }
+
     /// A published medium was told otherwise than before.
     async fn published_told(
         &mut self,
@@ -318,6 +326,11 @@ impl<'a> Work<'a> {
             return Err(CatalogError::Row(format!("media {id:?} points to a recording that isn't there")));
         };
         if recording.frozen.version != told.version {
+            // A file that is being copied back isn't another one: what it is shows when it is whole.
+            if told.is_unfinished() {
+                return Ok(());
+            }
+            self.outcome.differing += 1;
             if recording.listed.condition != Condition::Corrupt {
                 self.outcome.changed.push((id.to_owned(), recording.frozen.version));
             }
@@ -327,7 +340,8 @@ impl<'a> Work<'a> {
         row.told = told;
         self.txn.put(key, &row)?;
         self.touched.insert(id.to_owned());
-        if recording.listed.condition == Condition::Missing {
+        if recording.listed.condition != Condition::Sound {
+            // The version says which content it is, so one that had changed is as it was, too.
             self.set_condition(id, place, recording, Condition::Sound).await?;
         }
         Ok(())
@@ -537,10 +551,12 @@ impl<'a> Work<'a> {
         let key = keys::media(self.tenant.id, self.source.id, id);
         let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else { return Ok(false) };
         let Some(place) = row.place else {
-            // Without a name nobody has seen it; it is told anew if it comes back.
-            self.forget_due(&row);
-            row.due_ms = None;
-            apply::forget_version(&mut self.txn, key, &mut row)?;
+            // Without a name no client has seen it; it is learned anew if it comes back.
+            if condition == Condition::Missing {
+                let subject = self.subject(id, &row.uid);
+                apply::vanished(&mut self.txn, &subject, row).await?;
+                self.entries.push(Entry::Vanished(subject));
+            }
             return Ok(false);
         };
         let Some(recording) = self.txn.get::<Recording>(&keys::recording(self.tenant.id, place)).await?

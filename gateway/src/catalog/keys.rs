@@ -27,6 +27,8 @@ enum Kind {
     Erased = 16,
     /// Days whose index files may still hold what was erased.
     Erasing = 17,
+    /// Uids of media that have vanished before they got a name.
+    Vanished = 18,
 }
 
 /// Where a published recording stands: its row's key within the tenant, and its name but for the extension.
@@ -147,6 +149,14 @@ pub fn id_of_media(key: &[u8]) -> Option<&str> {
 pub fn uid(tenant: u32, uid: &[u8; 16]) -> Vec<u8> {
     let mut key = start(tenant, Kind::Uid);
     key.extend_from_slice(uid);
+    key
+}
+
+/// The uid of a medium that has vanished before it got a name, for its return.
+pub fn vanished(tenant: u32, source: u32, id: &str) -> Vec<u8> {
+    let mut key = start(tenant, Kind::Vanished);
+    key.extend_from_slice(&source.to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
     key
 }
 

@@ -186,6 +186,11 @@ impl Told {
         self.state == MediaState::Available as u32 || self.state == MediaState::Archived as u32
     }
 
+    /// Whether its content is still on its way, so that no version of it says anything yet.
+    pub fn is_unfinished(&self) -> bool {
+        self.state == MediaState::Growing as u32 || self.state == MediaState::Uploading as u32
+    }
+
     /// The start, if the medium alone tells the second of it.
     pub fn exact_start_ms(&self) -> Option<i64> {
         if self.start_precision == Precision::Second as u32 { self.start_ms } else { None }

@@ -22,13 +22,16 @@ mod confirm;
 mod heard;
 mod live;
 
+use confirm::Changed;
+
 pub use heard::Heard;
 
 /// Batches of a scan that wait for the catalog; a full queue slows the plugin down. All that wait are ingested at once:
 /// what is written to the disk in between costs more than what it is about. A batch has 256 items or 128 KiB.
 const QUEUE: usize = 16;
 
-/// The part of a source's media that may vanish between two scans; more looks like an unmounted disk.
+/// The part of a source's media that may vanish between two scans, or be another than was published. More looks like an
+/// unmounted disk, or one whose times were changed.
 const VANISH_PERCENT: u64 = 5;
 
 /// Complaints of one scan that are logged.
@@ -39,6 +42,11 @@ const COMPLAINTS: usize = 10;
 const REST: u32 = 4;
 const REST_AT_LEAST: Duration = Duration::from_secs(1);
 const REST_AT_MOST: Duration = Duration::from_secs(600);
+
+/// After this many failures in a row the pause that doubles from one to the next has its longest, 64 s.
+const DOUBLINGS: u32 = 6;
+/// What a source that fails may ask for: not to be scanned again for so long, whatever its interval is.
+const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(3600);
 
 /// How long the first scan waits for the watch to listen: so that what comes during the scan isn't missed.
 const LISTEN_FIRST: Duration = Duration::from_secs(2);
@@ -58,6 +66,10 @@ pub struct Progress {
     pub watched: bool,
     /// Why it isn't watched although its plugin can watch.
     pub watch_problem: Option<String>,
+    /// Media that the last scan missed, too many to be believed.
+    pub unbelieved_loss: Option<u64>,
+    /// As many may be gone, an administrator says. The next full scan takes that word, and no other.
+    pub accepted_loss: Option<u64>,
 }
 
 /// Follows one source of one tenant.
@@ -88,18 +100,57 @@ enum ScanError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(
-        "{vanished} of {known} media vanished at once, more than {VANISH_PERCENT} %: nothing was marked missing. Is its storage mounted whole?"
+        "{vanished} of {known} media vanished at once, more than {VANISH_PERCENT} % or all: nothing was marked missing. Is its storage mounted whole? If they were removed on purpose, say so: recgate source accept-loss {whose}"
     )]
-    Vanished { vanished: u64, known: u64 },
+    Vanished { vanished: u64, known: u64, whose: String },
+    #[error(
+        "{changed} of {told} media have another version than was published, more than {VANISH_PERCENT} %: none more was marked changed. Were the files copied or touched, or is their storage mounted otherwise? They can be read again with their old times and sizes"
+    )]
+    Changed { changed: u64, told: u64 },
     #[error("the scan did not end: it returned MORE with the same cursor")]
     Stuck,
     #[error("stopped")]
     Stopped,
 }
 
+/// A scan that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// The source asks not to be scanned again for so long; zero where it doesn't say.
+    retry_after: Duration,
+}
+
+fn retry_after(error: &ScanError) -> Duration {
+    match error {
+        ScanError::Source(error) => Duration::from_millis(error.error.retry_after_ms),
+        _ => Duration::ZERO,
+    }
+}
+
+/// How long after a scan the next one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pauses {
+    /// At the earliest, if somebody asks for it.
+    rest: Duration,
+    /// At the latest.
+    pause: Duration,
+}
+
+/// After a scan that took so long, the last of so many failures in a row. A source that fails must not be worked harder
+/// than one that is well: each attempt may read all that it has.
+fn pauses(failures: u32, took: Duration, retry_after: Duration, interval: Duration) -> Pauses {
+    let rest = took.saturating_mul(REST);
+    let pause = match failures {
+        0 => interval,
+        _ => Duration::from_secs(1 << failures.min(DOUBLINGS)).max(rest).min(interval),
+    };
+    let wanted = retry_after.min(RETRY_AFTER_AT_MOST);
+    Pauses { rest: rest.clamp(REST_AT_LEAST, REST_AT_MOST).max(wanted), pause: pause.max(wanted) }
+}
+
 impl Synchroniser {
-    /// Scans at intervals and watches until told to stop. A scan that fails is tried again, first soon, then at the
-    /// interval.
+    /// Scans at intervals and watches until told to stop. A scan that fails is tried again before the interval is over,
+    /// first soon, but the less often the longer it takes.
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(self.scan_at_intervals(&stop), self.watch(&stop), self.check_hints(&stop));
     }
@@ -115,21 +166,22 @@ impl Synchroniser {
         let mut failures = 0_u32;
         loop {
             let began = Instant::now();
-            match self.scan_once(stop).await {
-                Some(true) => {
+            let retry_after = match self.scan_once(stop).await {
+                Some(Ok(())) => {
                     if failures > 0 {
                         tracing::info!(tenant = %self.tenant.name, source = %self.source.name, "the source is well again");
                     }
                     failures = 0;
+                    Duration::ZERO
                 }
-                Some(false) => failures = failures.saturating_add(1),
+                Some(Err(failed)) => {
+                    failures = failures.saturating_add(1);
+                    failed.retry_after
+                }
                 None => return,
-            }
-            let pause = match failures {
-                0 => self.source.scan_interval,
-                _ => Duration::from_secs(1 << failures.min(6)).min(self.source.scan_interval),
             };
-            let rest = began.elapsed().saturating_mul(REST).clamp(REST_AT_LEAST, REST_AT_MOST);
+            let Pauses { rest, pause } =
+                pauses(failures, began.elapsed(), retry_after, self.source.scan_interval);
             let asked_for = async {
                 tokio::time::sleep(rest).await;
                 self.wake.notified().await;
@@ -142,17 +194,16 @@ impl Synchroniser {
         }
     }
 
-    /// Scans once and says whether that went well; `None` when it was told to stop.
+    /// Scans once; `None` when it was told to stop.
     ///
     /// Work of the catalog is never dropped in the middle: only waits for the source end at the stop.
-    pub(super) async fn scan_once(&self, stop: &CancellationToken) -> Option<bool> {
+    pub(super) async fn scan_once(&self, stop: &CancellationToken) -> Option<Result<(), Failed>> {
         self.report(|progress| progress.scanning = true);
-        let error = match self.scan(stop).await {
-            Ok(()) => None,
+        let (result, error) = match self.scan(stop).await {
+            Ok(()) => (Ok(()), None),
             Err(ScanError::Stopped) => return None,
-            Err(error) => Some(error.to_string()),
+            Err(error) => (Err(Failed { retry_after: retry_after(&error) }), Some(error.to_string())),
         };
-        let well = error.is_none();
         let mut news = false;
         self.report(|progress| {
             progress.scanning = false;
@@ -162,7 +213,7 @@ impl Synchroniser {
         if let (true, Some(error)) = (news, error) {
             tracing::error!(tenant = %self.tenant.name, source = %self.source.name, "{error}");
         }
-        Some(well)
+        Some(result)
     }
 
     fn report(&self, change: impl FnOnce(&mut Progress)) {
@@ -175,7 +226,7 @@ impl Synchroniser {
         let known = self.catalog.source(self.tenant.id, self.source.id).await?;
         let _scan = self.heard.begin_scan(known.media.saturating_add(known.media / 4).saturating_add(1024));
         let mut told = 0;
-        let mut changed = Vec::new();
+        let mut changed = Changed::default();
         let mut start = ScanStart::Full;
         let watermark_ms = loop {
             let (sender, receiver) = mpsc::channel(QUEUE);
@@ -202,9 +253,14 @@ impl Synchroniser {
             start = next;
         };
         // One medium that can't be confirmed must not keep all others from being decided about.
-        let confirmed = self.confirm_changed(stop, changed).await;
-        self.decide_due(started).await?;
+        let confirmed = self.confirm_changed(stop, changed, told).await;
         let vanished = self.confirm_vanished(stop).await;
+        match &vanished {
+            Ok(()) | Err(ScanError::Source(_)) => {}
+            // A storage that shows too little completes no day, and nothing is decided about what it doesn't show.
+            Err(_) => return vanished,
+        }
+        self.decide_due(started).await?;
         // A clock that runs ahead must not make tomorrow look complete.
         let now = (self.now_ms)();
         let watermark_ms = watermark_ms.min(now).max(known.watermark_ms.min(now));
@@ -223,7 +279,7 @@ impl Synchroniser {
         mut batches: mpsc::Receiver<Vec<Item>>,
         over: &CancellationToken,
         told: &mut u64,
-        changed: &mut Vec<(String, String)>,
+        changed: &mut Changed,
     ) -> Result<(), CatalogError> {
         let mut said = 0;
         loop {
@@ -240,9 +296,7 @@ impl Synchroniser {
             *told = told.saturating_add(self.heard.scanned(&mut items));
             let ingested = self.catalog.ingest_on(&self.tenant, &self.source, items, (self.now_ms)()).await?;
             self.complain(&ingested.complaints, &mut said);
-            // The rest is told again by the next scan.
-            let room = 10_000_usize.saturating_sub(changed.len());
-            changed.extend(ingested.changed.into_iter().take(room));
+            changed.add(ingested.changed, ingested.differing);
         }
     }
 
@@ -262,10 +316,13 @@ impl Synchroniser {
         }
     }
 
+    /// Decides about media whose wait for facts has ended and that this scan has told: an estimated start mustn't give
+    /// a name to media that isn't there.
     async fn decide_due(&self, until_ms: i64) -> Result<(), CatalogError> {
         let (mut from, mut said) = (None, 0);
         loop {
-            let (media, next) = self.catalog.due(&self.tenant, &self.source, until_ms, from).await?;
+            let (mut media, next) = self.catalog.due(&self.tenant, &self.source, until_ms, from).await?;
+            media.retain(|id| self.heard.was_told(id));
             if !media.is_empty() {
                 let decided =
                     self.catalog.process_due(&self.tenant, &self.source, &media, (self.now_ms)()).await?;
@@ -303,5 +360,46 @@ impl Catalog {
         let mut txn = Txn::new(&*self.store);
         txn.put(keys::source(tenant, source), row)?;
         self.record(&mut writer, txn, &[]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn a_source_that_fails_is_not_worked_harder_than_one_that_is_well() {
+        let interval = S(1800);
+        let pause = |failures, took| pauses(failures, took, S(0), interval).pause;
+        assert_eq!(pause(0, S(3)), interval);
+        // Soon, where it costs little.
+        assert_eq!([1, 2, 6, 7, u32::MAX].map(|failures| pause(failures, S(0))), [2, 4, 64, 64, 64].map(S));
+        // Where each attempt walks through everything, most of the time is rest.
+        assert_eq!(pause(1, S(120)), S(480));
+        assert_eq!(pause(50, S(120)), S(480));
+        assert_eq!(pause(1, S(4000)), interval);
+        assert_eq!(pauses(9, S(1), S(0), S(10)).pause, S(10), "never longer than the interval");
+    }
+
+    #[test]
+    fn a_source_that_names_a_time_is_left_alone_until_then() {
+        let mut error = recgate_plugin_api::Error::new(recgate_plugin_api::ErrorCode::RateLimited, "slowly");
+        error.retry_after_ms = 5000;
+        let error = ScanError::from(SourceError { source_name: "one".into(), error });
+        assert_eq!(retry_after(&error), S(5));
+        assert_eq!(retry_after(&ScanError::Stuck), S(0));
+        let after = |retry_after| pauses(1, S(0), retry_after, S(30));
+        assert_eq!(after(S(0)), Pauses { rest: S(1), pause: S(2) });
+        assert_eq!(after(S(300)), Pauses { rest: S(300), pause: S(300) });
+        // Not for ever.
+        assert_eq!(after(S(u64::MAX)), Pauses { rest: S(3600), pause: S(3600) });
+    }
+
+    #[test]
+    fn what_is_asked_for_waits_for_a_rest() {
+        let rest = |took| pauses(0, took, S(0), S(60)).rest;
+        assert_eq!([S(0), S(10), S(100_000), Duration::MAX].map(rest), [1, 40, 600, 600].map(S));
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicI64, Ordering},
@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod live;
+mod losses;
 mod names;
 mod overlap;
 
@@ -43,6 +44,10 @@ pub(super) fn now() -> i64 {
 pub(super) struct Storage {
     pub(super) media: BTreeMap<String, Media>,
     pub(super) facts: BTreeMap<String, Facts>,
+    /// What `stat` says of media that have changed since the scan read them.
+    asked: BTreeMap<String, Media>,
+    /// Media that can't be asked for.
+    unasked: BTreeSet<String>,
     fails: Option<ErrorCode>,
     /// A call that is abandoned keeps its end of the channel.
     hangs: bool,
@@ -101,7 +106,12 @@ impl MediaSource for Bent {
         }
     }
     async fn stat(&self, id: &str, _version: Option<&str>) -> Result<Media, SourceError> {
-        self.0.lock().unwrap().media.get(id).cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
+        let storage = self.0.lock().unwrap();
+        if storage.unasked.contains(id) {
+            return Err(Self::error(ErrorCode::Unavailable));
+        }
+        let media = storage.asked.get(id).or_else(|| storage.media.get(id));
+        media.cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
     }
     async fn open(&self, _id: &str, _version: &str) -> Result<Arc<dyn OpenMedia>, SourceError> {
         Err(Self::error(ErrorCode::Unsupported))
@@ -158,12 +168,27 @@ impl World {
         Self { dir, tenant, bent, catalog, governance }
     }
 
+    /// The gateway starts with the journal alone.
+    async fn rebuilt(self) -> Self {
+        let Self { dir, tenant, bent, catalog, governance } = self;
+        drop((catalog, governance));
+        std::fs::remove_file(dir.path().join("catalog.redb")).unwrap();
+        std::fs::remove_file(dir.path().join("views.redb")).unwrap();
+        let (catalog, governance) = open(dir.path()).await;
+        Self { dir, tenant, bent, catalog, governance }
+    }
+
     pub(super) async fn scan(&self) -> Progress {
         self.scan_of(&self.tenant.sources[0], &self.bent).await
     }
 
     async fn scan_of(&self, source: &Source, bent: &Arc<Bent>) -> Progress {
-        let progress = Arc::new(RwLock::default());
+        self.scan_from(source, bent, Progress::default()).await
+    }
+
+    /// A scan of a source that is as far as this.
+    async fn scan_from(&self, source: &Source, bent: &Arc<Bent>, before: Progress) -> Progress {
+        let progress = Arc::new(RwLock::new(before));
         let wake = Arc::new(Notify::new());
         let stop = tokio_util::sync::CancellationToken::new();
         let synchroniser = Synchroniser {
@@ -393,6 +418,26 @@ async fn facts_may_come_late_and_change_cells_only() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_made_anew_leaves_nothing_of_the_old_one_in_the_row() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        add(storage, 1, EVENING);
+        storage.facts.get_mut("cdr-1").unwrap().values.push((fact::CALLED_NUMBER.into(), "5550100".into()));
+    });
+    world.scan().await;
+    world.bent.change(|storage| {
+        let anew = Facts { id: "cdr-2".into(), revision: 2, ..facts(1, EVENING) };
+        storage.facts.insert("cdr-2".into(), anew);
+        let values = &mut storage.facts.get_mut("cdr-2").unwrap().values;
+        values.last_mut().unwrap().1 = "Another agent".into();
+    });
+    world.scan().await;
+    let values = world.catalog.describe(7, 3, "1.wav").await.unwrap().unwrap().found.values;
+    assert_eq!(values.get(fact::AGENT_NAME).map(String::as_str), Some("Another agent"));
+    assert_eq!(values.get(fact::CALLED_NUMBER), None, "{values:?}");
+}
+
+#[tokio::test]
 async fn what_nobody_claims_is_an_orphan_until_facts_come() {
     let world = World::new().await;
     world.bent.change(|storage| {
@@ -451,6 +496,14 @@ async fn growing_media_waits_and_changed_media_is_not_served() {
     let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
     assert_eq!(rows[0].1.condition, Condition::Corrupt);
     assert_eq!(rows[0].1.size, 1001, "what was frozen stays");
+
+    world.bent.change(|storage| add(storage, 1, EVENING));
+    assert_eq!(world.scan().await.error, None);
+    let (rows, _) = world.catalog.recordings(7, utc_june(7), None).await.unwrap();
+    assert_eq!(rows[0].1.condition, Condition::Sound, "the version that was published is back");
+    assert_eq!(world.catalog.counts(7).await.unwrap().corrupt, 0);
+    let world = world.rebuilt().await;
+    assert_eq!(world.catalog.counts(7).await.unwrap().corrupt, 0);
 }
 
 #[tokio::test]

@@ -181,6 +181,9 @@ fn change(batch: &mut Batch, entry: &Entry) -> Result<(), GovernanceError> {
         Entry::Published(published) => {
             batch.delete(orphan(published.tenant, published.uid.as_bytes()));
         }
+        Entry::Vanished(Subject { tenant, uid, .. }) => {
+            batch.delete(orphan(*tenant, uid.as_bytes()));
+        }
         Entry::Adopted(_)
         | Entry::Learned(_)
         | Entry::Missing(_)

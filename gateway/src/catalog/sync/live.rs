@@ -193,8 +193,8 @@ impl Synchroniser {
                 () = tokio::time::sleep(SETTLE) => {}
             }
             let hints = self.heard.take_hints();
-            let changed = self.confirm_changed(stop, hints.changed.into_iter().collect()).await;
-            let gone = match hints.scan {
+            let changed = self.confirm_hinted(stop, hints.changed.into_iter().collect()).await;
+            let gone = match hints.scan || changed.as_ref().is_ok_and(|many| *many) {
                 true => Ok(true),
                 false => self.is_any_gone(stop, hints.gone.into_iter().collect()).await,
             };

@@ -336,3 +336,19 @@ async fn that_published_media_has_changed_is_confirmed() {
     assert_eq!(followed.scans(), 1);
     followed.end().await;
 }
+
+#[tokio::test]
+async fn what_changes_in_masses_is_not_believed_of_a_watch_either() {
+    let followed = Followed::new().await;
+    followed.world.bent.change(|storage| (1..=40).for_each(|n| add(storage, n, EVENING)));
+    followed.watched.tell(Live::Listening);
+    followed.until_named(40).await;
+    followed.until_rested(2).await;
+    let other = |n| Media { version: "other".into(), ..medium(n) };
+    followed.world.bent.change(|storage| storage.media.extend((1..=10).map(|n| (medium(n).id, other(n)))));
+    (1..=10).for_each(|n| followed.watched.tell(Live::Item(Item::Media(other(n)))));
+    let says = |progress: &Progress| progress.error.as_ref().is_some_and(|error| error.contains("10 of 40"));
+    followed.until("a scan says so", |_, progress| says(progress)).await;
+    assert_eq!(followed.counts().await.corrupt, 0);
+    followed.end().await;
+}
