@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::{
-    BackupReport, BackupRequest, ErrorBody, Status,
+    AcceptLossReport, AcceptLossRequest, BackupReport, BackupRequest, ErrorBody, Status,
     records::{
         EraseReport, EraseRequest, IndexListAnswer, IndexListRequest, IndexShowRequest, RecordingReport,
         RepublishReport, RepublishRequest, SearchAnswer, SearchRequest, ShowRequest,
@@ -79,6 +79,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.request::<(), _>(Method::GET, "/v1/status", None, STATUS_TIMEOUT).await
+    }
+
+    /// Says that what a source's last scan missed was removed on purpose.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn accept_loss(&self, request: &AcceptLossRequest) -> Result<AcceptLossReport, ClientError> {
+        self.request(Method::POST, "/v1/sources/accept-loss", Some(request), CHANGE_TIMEOUT).await
     }
 
     /// Has the gateway write a copy of its state into a folder, an absolute path on the gateway's machine.

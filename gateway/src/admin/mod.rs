@@ -3,6 +3,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /v1/status` | a [`Status`] |
+//! | `POST /v1/sources/accept-loss` with `{"source": "tenant/source"}` | an [`AcceptLossReport`] |
 //! | `POST /v1/state/backup` with `{"directory": "/…"}` | a [`BackupReport`] |
 //!
 //! and what [`records`] lists.
@@ -27,7 +28,10 @@ mod socket;
 pub use server::{AdminServer, router};
 pub use socket::SocketError;
 
+use records::OperationError;
+
 use crate::{
+    catalog::Actor,
     config::{Config, Throttle},
     identity::{
         admission::{AdmissionStatus, Caps},
@@ -42,11 +46,39 @@ pub trait Operations: records::Records {
     /// How the gateway is.
     async fn status(&self) -> Status;
 
+    /// Takes an administrator's word that what a source's last scan missed was removed on purpose: the next full scan
+    /// believes it.
+    ///
+    /// # Errors
+    /// There is no such source, or it misses nothing.
+    async fn accept_loss(
+        &self,
+        request: AcceptLossRequest,
+        by: Actor,
+    ) -> Result<AcceptLossReport, OperationError>;
+
     /// Writes a consistent copy of the state into a folder that is empty or not there yet. The path is absolute.
     ///
     /// # Errors
     /// What was wrong, for the operator.
     async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String>;
+}
+
+/// Which source's loss is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptLossRequest {
+    /// The names of the tenant and the source, with a slash between them.
+    pub source: String,
+}
+
+/// What is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptLossReport {
+    /// The names of the tenant and the source.
+    pub source: String,
+    /// Media that the last scan missed.
+    pub media: u64,
 }
 
 /// How a gateway is. Whoever asks may be newer than the gateway: what an older one doesn't tell has a default.

@@ -28,7 +28,7 @@ use crate::catalog::Actor;
 const PIECE: u64 = 256 << 10;
 
 /// A request's body, or why it isn't one.
-type Asked<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Asked<T> = Result<Json<T>, JsonRejection>;
 
 pub(super) fn routes() -> Router<SharedOperations> {
     Router::new()
@@ -81,7 +81,7 @@ async fn index(State(operations): State<SharedOperations>, asked: Asked<IndexSho
     }
 }
 
-async fn answer<T, R: Serialize, F: Future<Output = Result<R, OperationError>> + Send>(
+pub(super) async fn answer<T, R: Serialize, F: Future<Output = Result<R, OperationError>> + Send>(
     asked: Asked<T>,
     operation: impl FnOnce(T) -> F,
 ) -> Response {

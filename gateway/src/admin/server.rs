@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    extract::{ConnectInfo, DefaultBodyLimit, State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -12,10 +12,11 @@ use axum::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::state::DataDirLock;
+use crate::{catalog::Actor, state::DataDirLock};
 
 use super::{
-    BackupRequest, ErrorBody, Operations, SharedOperations, SocketError, records_server,
+    AcceptLossRequest, BackupRequest, ErrorBody, Operations, SharedOperations, SocketError,
+    records_server::{self, Asked, answer},
     socket::{self, AdminListener, Peer, within},
 };
 
@@ -77,6 +78,7 @@ impl AdminServer {
 pub fn router(operations: Arc<dyn Operations>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/sources/accept-loss", post(accept_loss))
         .route("/v1/state/backup", post(backup))
         .merge(records_server::routes())
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such resource") })
@@ -89,6 +91,14 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
 
 async fn status(State(operations): State<SharedOperations>) -> Response {
     Json(operations.status().await).into_response()
+}
+
+async fn accept_loss(
+    State(operations): State<SharedOperations>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    asked: Asked<AcceptLossRequest>,
+) -> Response {
+    answer(asked, |request| operations.accept_loss(request, Actor::LocalUser(peer.uid))).await
 }
 
 async fn backup(

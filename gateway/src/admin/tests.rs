@@ -96,6 +96,17 @@ impl Operations for Fake {
         some_status()
     }
 
+    async fn accept_loss(
+        &self,
+        request: AcceptLossRequest,
+        by: Actor,
+    ) -> Result<AcceptLossReport, OperationError> {
+        if request.source == "acme/gone" {
+            return Err(OperationError::NotFound("there is no source acme/gone".to_owned()));
+        }
+        Ok(AcceptLossReport { source: format!("{} by {by}", request.source), media: 7 })
+    }
+
     async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String> {
         if directory.ends_with("full") {
             return Err("the disk is full; choose another folder".to_owned());
@@ -122,6 +133,13 @@ async fn the_client_gets_what_the_operations_say() {
     assert_eq!(refused.to_string(), "the gateway refuses: the disk is full; choose another folder");
     let relative = client.backup(Path::new("here")).await.unwrap_err();
     assert_eq!(relative.to_string(), "the gateway refuses: \"directory\" must be an absolute path");
+
+    let accept =
+        async |source: &str| client.accept_loss(&AcceptLossRequest { source: source.to_owned() }).await;
+    let me = Actor::LocalUser(rustix::process::geteuid().as_raw());
+    assert_eq!(accept("acme/pbx").await.unwrap().source, format!("acme/pbx by {me}"));
+    let refused = accept("acme/gone").await.unwrap_err();
+    assert_eq!(refused.to_string(), "the gateway refuses: there is no source acme/gone");
 
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);

@@ -65,6 +65,10 @@ pub struct Progress {
     pub watched: bool,
     /// Why it isn't watched although its plugin can watch.
     pub watch_problem: Option<String>,
+    /// Media that the last scan missed, too many to be believed.
+    pub unbelieved_loss: Option<u64>,
+    /// As many may be gone, an administrator says. The next full scan takes that word, and no other.
+    pub accepted_loss: Option<u64>,
 }
 
 /// Follows one source of one tenant.
@@ -95,9 +99,9 @@ enum ScanError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(
-        "{vanished} of {known} media vanished at once, more than {VANISH_PERCENT} %: nothing was marked missing. Is its storage mounted whole?"
+        "{vanished} of {known} media vanished at once, more than {VANISH_PERCENT} % or all: nothing was marked missing. Is its storage mounted whole? If they were removed on purpose, say so: recgate source accept-loss {whose}"
     )]
-    Vanished { vanished: u64, known: u64 },
+    Vanished { vanished: u64, known: u64, whose: String },
     #[error(
         "{changed} of {told} media have another version than was published, more than {VANISH_PERCENT} %: none more was marked changed. Were the files copied or touched, or is their storage mounted otherwise? They can be read again with their old times and sizes"
     )]

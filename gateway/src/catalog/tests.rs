@@ -182,7 +182,12 @@ impl World {
     }
 
     async fn scan_of(&self, source: &Source, bent: &Arc<Bent>) -> Progress {
-        let progress = Arc::new(RwLock::default());
+        self.scan_from(source, bent, Progress::default()).await
+    }
+
+    /// A scan of a source that is as far as this.
+    async fn scan_from(&self, source: &Source, bent: &Arc<Bent>, before: Progress) -> Progress {
+        let progress = Arc::new(RwLock::new(before));
         let wake = Arc::new(Notify::new());
         let stop = tokio_util::sync::CancellationToken::new();
         let synchroniser = Synchroniser {

@@ -21,6 +21,7 @@ mod output;
 mod plugin;
 mod recording;
 mod serve;
+mod source;
 mod state;
 mod status;
 mod table;
@@ -54,6 +55,9 @@ enum Command {
     /// Look at the indexes, or have them written anew.
     #[command(subcommand)]
     Index(index::Subcommands),
+    /// Look at the sources, or accept what one has lost.
+    #[command(subcommand)]
+    Source(source::Subcommands),
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(plugin::Subcommands),
@@ -140,6 +144,7 @@ fn run(command: Command, output: &mut Output<'_>) -> Result<(), Failure> {
         Command::Status(arguments) => status::run(&arguments, output),
         Command::Recording(command) => recording::run(command, output),
         Command::Index(command) => index::run(command, output),
+        Command::Source(command) => source::run(command, output),
         Command::Plugin(command) => plugin::run(command, output),
         Command::State(command) => state::run(command, output),
     }

@@ -13,10 +13,11 @@ use chrono::{DateTime, Utc};
 use super::{Shared, data::head, now_ms, source::Running};
 use crate::{
     admin::{
-        BackupReport, DoorStatus, Operations, PasswordChecks, PluginStatus, RecordingCounts, SessionCounts,
-        SourceReport, Status, TenantStatus,
+        AcceptLossReport, AcceptLossRequest, BackupReport, DoorStatus, Operations, PasswordChecks,
+        PluginStatus, RecordingCounts, SessionCounts, SourceReport, Status, TenantStatus,
+        records::OperationError,
     },
-    catalog::Progress,
+    catalog::{Actor, Progress},
     config::{Source, Tenant},
     sources::Slot,
     state::Chain,
@@ -82,6 +83,36 @@ impl Operations for Shared {
         }
     }
 
+    async fn accept_loss(
+        &self,
+        request: AcceptLossRequest,
+        by: Actor,
+    ) -> Result<AcceptLossReport, OperationError> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        let mut sources: Vec<_> = running
+            .values()
+            .flat_map(|tenant| tenant.sources.iter().map(move |source| (&tenant.tenant, source)))
+            .map(|(tenant, source)| (format!("{}/{}", tenant.name, source.source.name), source))
+            .collect();
+        sources.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let Some((name, source)) = sources.iter().find(|(name, _)| *name == request.source) else {
+            let names: Vec<_> = sources.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(OperationError::NotFound(format!(
+                "there is no source {:?}; there is {}",
+                request.source,
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            )));
+        };
+        let mut progress = source.progress.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(media) = progress.unbelieved_loss else {
+            let reason = format!("{name}: its last full scan missed nothing that has to be accepted");
+            return Err(OperationError::Invalid { field: "source", reason });
+        };
+        progress.accepted_loss = Some(media);
+        tracing::warn!(source = %name, media, %by, "what has vanished is accepted as lost: the next full scan marks it missing");
+        Ok(AcceptLossReport { source: name.clone(), media })
+    }
+
     async fn backup(&self, directory: PathBuf) -> Result<BackupReport, String> {
         self.data.backup(&directory).await.map_err(|error| error.to_string())
     }
@@ -124,5 +155,43 @@ fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) 
         lag_seconds: (watermark_ms > 0).then(|| u64::try_from(lag / 1000).unwrap_or(0)),
         problem: progress.error.clone(),
         plugin_status: PluginStatus::from(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::path::Path;
+
+    use super::*;
+    use crate::gateway::Gateway;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_a_loss_that_was_seen_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "data_dir = \"data\"\n[ssh]\nlisten = [\"127.0.0.1:0\"]\n[[tenant]]\nid = 1\nname = \"acme\"\n\
+                    zone = \"UTC\"\n[[tenant.source]]\nid = 1\nname = \"pbx\"\nplugin = \"there-is-none\"\n";
+        let config = crate::config::parse(Path::new("recgate.toml"), text, dir.path())
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let gateway = Gateway::start(config, None, Vec::new()).await.unwrap();
+        let shared = Arc::clone(&gateway.shared);
+        let accept = async |source: &str| {
+            let request = AcceptLossRequest { source: source.to_owned() };
+            shared.accept_loss(request, Actor::LocalUser(0)).await.map_err(|error| error.to_string())
+        };
+        assert_eq!(accept("pbx").await.unwrap_err(), "there is no source \"pbx\"; there is acme/pbx");
+        assert_eq!(
+            accept("acme/pbx").await.unwrap_err(),
+            "source: acme/pbx: its last full scan missed nothing that has to be accepted"
+        );
+        let progress = {
+            let running = shared.running.read().unwrap();
+            Arc::clone(&running.get(&1).unwrap().sources.first().unwrap().progress)
+        };
+        progress.write().unwrap().unbelieved_loss = Some(7);
+        let report = accept("acme/pbx").await.unwrap();
+        assert_eq!(report, AcceptLossReport { source: "acme/pbx".to_owned(), media: 7 });
+        assert_eq!(progress.read().unwrap().accepted_loss, Some(7));
     }
 }

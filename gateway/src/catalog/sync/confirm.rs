@@ -148,7 +148,8 @@ impl Synchroniser {
         }
     }
 
-    /// Media that the scan no longer told are missing if the source confirms each, and if they are few.
+    /// Media that the scan no longer told are missing if the source confirms each, and if they are few or an
+    /// administrator has accepted as many.
     ///
     /// They are counted first and looked up again then: an unmounted disk lacks more of them than are to be held.
     pub(super) async fn confirm_vanished(&self, stop: &CancellationToken) -> Result<(), ScanError> {
@@ -163,11 +164,20 @@ impl Synchroniser {
                 None => break,
             }
         }
+        let mut accepted = None;
+        self.report(|progress| {
+            accepted = progress.accepted_loss.take();
+            progress.unbelieved_loss = None;
+        });
         if vanished == 0 {
             return Ok(());
         }
-        if vanished > believed(known) || vanished == known {
-            return Err(ScanError::Vanished { vanished, known });
+        let few = vanished <= believed(known) && vanished < known;
+        // A disk that is unmounted after the word was given lacks more than was meant.
+        if !few && accepted.is_none_or(|accepted| vanished > accepted.saturating_add(believed(known))) {
+            self.report(|progress| progress.unbelieved_loss = Some(vanished));
+            let whose = format!("{}/{}", self.tenant.name, self.source.name);
+            return Err(ScanError::Vanished { vanished, known, whose });
         }
         let (mut marked, mut failures) = (0, Vec::new());
         let mut from = None;

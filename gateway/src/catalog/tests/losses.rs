@@ -229,3 +229,41 @@ async fn what_vanishes_while_the_catalog_is_lost_is_noticed() {
     let counts = world.catalog.counts(7).await.unwrap();
     assert_eq!((counts.published, counts.missing, counts.learned), (40, 1, 0));
 }
+
+#[tokio::test]
+async fn what_an_administrator_accepts_as_lost_is_believed_once() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=100).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    let scan = |before: Progress| world.scan_from(&world.tenant.sources[0], &world.bent, before);
+    let missing = async || world.catalog.counts(7).await.unwrap().missing;
+    world.bent.change(|storage| storage.media.retain(|_, media| media.size > 1010));
+    let unbelieved = scan(Progress::default()).await;
+    assert_eq!(unbelieved.unbelieved_loss, Some(10));
+    let error = unbelieved.error.clone().unwrap();
+    assert!(error.contains("10 of 100") && error.contains("recgate source accept-loss acme/bent"), "{error}");
+
+    // The word is about ten: the disk that is unmounted now lacks more.
+    let accepted = Progress { accepted_loss: Some(10), ..unbelieved };
+    let disk = std::mem::take(&mut world.bent.0.lock().unwrap().media);
+    let unmounted = scan(accepted.clone()).await;
+    assert!(unmounted.error.unwrap().contains("100 of 100"));
+    assert_eq!((unmounted.unbelieved_loss, unmounted.accepted_loss), (Some(100), None));
+    assert_eq!(missing().await, 0);
+
+    world.bent.change(|storage| storage.media = disk);
+    let well = scan(accepted).await;
+    assert_eq!((well.error, well.unbelieved_loss, well.accepted_loss), (None, None, None));
+    assert_eq!(missing().await, 10);
+    // The word was taken.
+    world.bent.change(|storage| storage.media.retain(|_, media| media.size > 1020));
+    assert!(scan(Progress::default()).await.error.unwrap().contains("10 of 90"));
+
+    // Everything may go as well, and a word that isn't needed any more is none.
+    world.bent.change(|storage| storage.media.clear());
+    let all = scan(Progress { accepted_loss: Some(90), ..Progress::default() }).await;
+    assert_eq!((all.error, missing().await), (None, 100));
+    world.bent.change(|storage| (1..=100).for_each(|n| add(storage, n, EVENING)));
+    let back = scan(Progress { accepted_loss: Some(90), ..Progress::default() }).await;
+    assert_eq!((back.error, back.accepted_loss, missing().await), (None, None, 0));
+}
