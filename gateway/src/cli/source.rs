@@ -90,7 +90,7 @@ fn accept_loss(arguments: AcceptLossArguments, output: &mut Output<'_>) -> Resul
     if arguments.json {
         return output.json(&report);
     }
-    output.line(&format!(
+    output.line(format!(
         "{}: {} media are accepted as lost; the next full scan marks those missing that are still gone",
         report.source, report.media
     ))
