@@ -136,7 +136,10 @@ impl Catalog {
         let mut from = None;
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
-            let dues = rows.iter().filter_map(|(day, row)| latest(row, tenant.zone.end_of(*day)?));
+            let dues = rows.iter().filter_map(|(day, row)| {
+                let end = tenant.zone.end_of(*day)?;
+                latest(&believable(row, end, now_ms), end)
+            });
             overdue.incomplete += rows.iter().map(|(_, row)| u64::from(row.incomplete)).sum::<u64>();
             for due in dues.filter(|due| *due <= now_ms) {
                 overdue.indexes += 1;
@@ -535,17 +538,34 @@ fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
     if row.file.generation == 0 {
         return complete || now_ms >= end.saturating_add(LATEST_MS);
     }
-    let rested = now_ms.saturating_sub(row.file.modified.saturating_mul(1000)) >= REPUBLISH_MS;
+    let stamp = row.file.modified.saturating_mul(1000);
+    let rested = if now_ms < stamp {
+        // Written by a clock that was ahead, maybe before the day was over: it counts as none.
+        complete || now_ms >= end.saturating_add(LATEST_MS)
+    } else {
+        now_ms.saturating_sub(stamp) >= REPUBLISH_MS
+    };
     row.dirty_since_ms.is_some() && rested || row.incomplete && complete
 }
 
 /// When a root index is due at the latest; `None` where nothing is owed. What came late is due when it came.
 pub(super) fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
+    let since = row.dirty_since_ms?;
+    let stamp = row.file.modified.saturating_mul(1000);
+    // A file that is newer than what it lacks was written by a clock that was ahead.
+    let is_ahead = since != AT_ONCE && stamp > since;
     let at_the_latest = match row.file.generation {
         0 => end.saturating_add(LATEST_MS),
-        _ => row.file.modified.saturating_mul(1000).saturating_add(REPUBLISH_MS),
+        _ if is_ahead => end.saturating_add(LATEST_MS),
+        _ => stamp.saturating_add(REPUBLISH_MS),
     };
-    row.dirty_since_ms.map(|since| since.max(at_the_latest))
+    Some(since.max(at_the_latest))
+}
+
+/// The row, with a mark from the future as if it had been made at the day's end: the clock was set back since.
+fn believable(row: &RootIndexRow, end: i64, now_ms: i64) -> RootIndexRow {
+    let dirty_since_ms = row.dirty_since_ms.map(|since| if since > now_ms { since.min(end) } else { since });
+    RootIndexRow { dirty_since_ms, ..row.clone() }
 }
 
 fn is_wav(recording: &Recording) -> bool {
@@ -679,3 +699,6 @@ fn open_for_writing(path: &Path, fresh: bool) -> io::Result<File> {
     }
     OpenOptions::new().write(true).create(fresh).truncate(false).open(path)
 }
+
+#[cfg(test)]
+mod tests;
