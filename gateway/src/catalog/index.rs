@@ -5,6 +5,7 @@
 //! that nobody sees.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -34,8 +35,14 @@ const LATEST_MS: i64 = 55 * 60 * 1000;
 /// A root index that has changed is published again at most this often.
 const REPUBLISH_MS: i64 = 5 * 60 * 1000;
 
+/// A root index that is late already when the gateway starts waits this long for its sources to be heard, no longer.
+const FIRST_SCAN_MS: i64 = 5 * 60 * 1000;
+
 /// A folder's index is written anew at most this often; additions are appended at once.
 const REWRITE_MS: i64 = 30 * 1000;
+
+/// Root indexes that are written in one [`Turn`] at most; as many folders, and as many days for what was erased.
+const TURN: usize = 16;
 
 /// Root indexes that should be there, or newer, or whole, by now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,46 +94,66 @@ impl Catalog {
         self.index_dir.join(format!("t{tenant}/{}.{generation}.csv", part.stem()))
     }
 
-    /// Publishes root indexes whose day is over, and writes anew what has changed. Called at intervals.
+    /// Publishes root indexes whose day is over, and writes anew what has changed: all that is due.
     pub async fn publish_indexes(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        self.finish_erasures(tenant, now_ms).await?;
-        Ok(self.publish_roots(tenant, now_ms, |_| true).await? + self.rewrite_folders(tenant, now_ms).await?)
+        self.publish_due(tenant, None, now_ms, &mut Turn::whole()).await
     }
 
-    /// The part of [`Self::publish_indexes`] that waits for no source: what somebody wants written anew at once, and
-    /// folders.
-    pub async fn publish_urgent(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        self.finish_erasures(tenant, now_ms).await?;
-        let roots = self.publish_roots(tenant, now_ms, is_wanted_at_once).await?;
-        Ok(roots + self.rewrite_folders(tenant, now_ms).await?)
+    /// One turn of writing what is due. Called at intervals.
+    ///
+    /// `unheard_since`: not all of its sources have been heard yet since then, Unix milliseconds UTC. A day would only be
+    /// published twice, so its index waits for them, within limits.
+    pub async fn publish_due(
+        &self,
+        tenant: &Tenant,
+        unheard_since: Option<i64>,
+        now_ms: i64,
+        turn: &mut Turn<'_>,
+    ) -> Result<u64, CatalogError> {
+        self.finish_some_erasures(tenant, now_ms, turn).await?;
+        let roots = self.publish_roots(tenant, unheard_since, now_ms, turn).await;
+        let folders = self.rewrite_some_folders(tenant, now_ms, turn).await;
+        Ok(roots? + folders?)
     }
 
-    /// Publishes the root indexes that are due, of those that are wanted.
+    /// Publishes root indexes that are due: first those that were never published, then those that somebody waits for,
+    /// of these the newest first. One that can't be written keeps no other back.
     async fn publish_roots(
         &self,
         tenant: &Tenant,
+        unheard_since: Option<i64>,
         now_ms: i64,
-        wanted: impl Fn(&RootIndexRow) -> bool,
+        turn: &mut Turn<'_>,
     ) -> Result<u64, CatalogError> {
         self.owe_empty_days(tenant, now_ms).await?;
         let watermark = self.watermark(tenant).await?;
-        let mut published = 0;
+        let mut due = Vec::new();
         let mut from = None;
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             for (day, row) in rows {
                 let Some(end) = tenant.zone.end_of(day) else { continue };
-                if wanted(&row) && is_due(&row, end, watermark, now_ms) {
-                    let incomplete = watermark < end;
-                    self.publish_root(tenant, day, incomplete, now_ms).await?;
-                    published += 1;
+                let wanted = is_wanted_at_once(&row)
+                    || unheard_since.is_none_or(|since| has_waited(&row, end, since, now_ms));
+                if wanted && is_due(&row, end, watermark, now_ms) {
+                    due.push((row.file.generation != 0, !is_wanted_at_once(&row), Reverse(day), end));
                 }
             }
             match next {
                 Some(day) => from = Some(day),
-                None => return Ok(published),
+                None => break,
             }
         }
+        due.sort_unstable();
+        let (mut published, mut failed) = (0, None);
+        for (.., Reverse(day), end) in turn.share(due) {
+            match self.publish_root(tenant, day, watermark < end, now_ms).await {
+                Ok(()) => published += 1,
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+            turn.beat();
+        }
+        failed.map_or(Ok(published), Err)
     }
 
     /// Which root indexes should have been published by now, or published anew, and weren't, and which were published
@@ -152,25 +179,44 @@ impl Catalog {
         }
     }
 
-    /// Writes the folders' indexes anew whose rows have changed in place. Called at intervals.
+    /// Writes the folders' indexes anew whose rows have changed in place.
     pub async fn rewrite_folders(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        let mut published = 0;
+        self.rewrite_some_folders(tenant, now_ms, &mut Turn::whole()).await
+    }
+
+    /// Those that have changed first come first.
+    async fn rewrite_some_folders(
+        &self,
+        tenant: &Tenant,
+        now_ms: i64,
+        turn: &mut Turn<'_>,
+    ) -> Result<u64, CatalogError> {
+        let mut due = Vec::new();
         let mut from = None;
         loop {
             let (rows, next) = self.folders(tenant.id, from).await?;
             for (day, row) in rows {
                 // A mark from the future is a clock that was set back.
-                let rested = |since| now_ms.saturating_sub(since) >= REWRITE_MS || now_ms < since;
-                if row.dirty_since_ms.is_some_and(rested) {
-                    self.rewrite_folder(tenant, day, now_ms).await?;
-                    published += 1;
+                let rested = |since: &i64| now_ms.saturating_sub(*since) >= REWRITE_MS || now_ms < *since;
+                if let Some(since) = row.dirty_since_ms.filter(rested) {
+                    due.push((since, day));
                 }
             }
             match next {
                 Some(day) => from = Some(day),
-                None => return Ok(published),
+                None => break,
             }
         }
+        due.sort_unstable();
+        let (mut written, mut failed) = (0, None);
+        for (_, day) in turn.share(due) {
+            match self.rewrite_folder(tenant, day, now_ms).await {
+                Ok(()) => written += 1,
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+            turn.beat();
+        }
+        failed.map_or(Ok(written), Err)
     }
 
     /// Takes a tenant in, and says which form its names have had from the beginning.
@@ -520,6 +566,56 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+/// One turn of writing what is due. It is bounded, so that no tenant waits for all that another one owes.
+pub struct Turn<'a> {
+    most: usize,
+    more: bool,
+    beat: &'a (dyn Fn() + Sync),
+}
+
+impl<'a> Turn<'a> {
+    /// A turn that calls `beat` after each index that it has written.
+    pub fn new(beat: &'a (dyn Fn() + Sync)) -> Self {
+        Self { most: TURN, more: false, beat }
+    }
+
+    /// All that is due.
+    pub(super) fn whole() -> Self {
+        Self { most: usize::MAX, more: false, beat: &|| {} }
+    }
+
+    /// Whether more was due than was written.
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// What of this is done in this turn.
+    pub(super) fn share<T>(&mut self, mut due: Vec<T>) -> Vec<T> {
+        self.more |= due.len() > self.most;
+        due.truncate(self.most);
+        due
+    }
+
+    /// Whether it is over after so many.
+    pub(super) fn is_over(&mut self, done: u64) -> bool {
+        let over = done >= self.most as u64;
+        self.more |= over;
+        over
+    }
+
+    /// One more is written, or has failed.
+    pub(super) fn beat(&self) {
+        (self.beat)();
+    }
+}
+
+/// Whether a root index has waited for sources that are to be heard as long as it may.
+fn has_waited(row: &RootIndexRow, end: i64, unheard_since: i64, now_ms: i64) -> bool {
+    let since = believable(row, end, now_ms).dirty_since_ms.unwrap_or(end).max(end);
+    let first_scan = if unheard_since > now_ms { i64::MIN } else { unheard_since };
+    now_ms >= since.saturating_add(LATEST_MS).max(first_scan.saturating_add(FIRST_SCAN_MS))
 }
 
 /// Somebody wants a published index written anew at once.

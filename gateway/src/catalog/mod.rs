@@ -36,7 +36,7 @@ mod tests;
 
 pub use entries::{Actor, Entry, FactsErased, Learned, Published, Subject};
 pub use erase::{ErasedRow, Erasure, KEPT as KEPT_FACTS, is_personal};
-pub use index::{IndexPart, Overdue};
+pub use index::{IndexPart, Overdue, Turn};
 pub use ingest::Ingested;
 pub use keys::Place;
 pub use publish::applied;

@@ -1,8 +1,10 @@
 //! When indexes are written, whatever the clock does, and what they hold while more is told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
-use crate::catalog::tests::{World, add, now};
+use crate::catalog::tests::{EVENING, World, add, june, now};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
@@ -72,4 +74,90 @@ fn what_a_clock_that_was_ahead_has_written_is_due_when_its_day_is_known() {
     // And a right clock's marks count as they are.
     let late = row(end + DAY, end + 2 * DAY);
     assert_eq!(latest(&believable(&late, end, end + 3 * DAY), end), Some(end + 2 * DAY));
+}
+
+#[tokio::test]
+async fn sources_that_are_not_heard_keep_no_index_back_for_ever() {
+    let world = World::new().await;
+    let unheard = async |since, at| {
+        world.catalog.publish_due(&world.tenant, Some(since), at, &mut Turn::new(&|| {})).await.unwrap()
+    };
+    let is_published = async |day| root(&world, day).await.file.generation != 0;
+    publish(&world, now()).await;
+    let day = world.tenant.zone.day_of(now()).unwrap();
+    let end = world.tenant.zone.end_of(day).unwrap();
+    unheard(now(), end + 55 * MINUTE - 1).await;
+    assert!(!is_published(day).await);
+    unheard(now(), end + 55 * MINUTE).await;
+    assert!(is_published(day).await && root(&world, day).await.incomplete);
+
+    // The gateway was off when the next day ended.
+    let day = world.tenant.zone.day_of(end + 60 * MINUTE).unwrap();
+    let start = world.tenant.zone.end_of(day).unwrap() + 180 * MINUTE;
+    unheard(start, start + 5 * MINUTE - 1).await;
+    assert!(!is_published(day).await, "a short scan makes it complete");
+    unheard(start, start + 5 * MINUTE).await;
+    assert!(is_published(day).await);
+
+    // Days of an archive come while it is scanned: they wait, but no longer than a day that has ended.
+    world.bent.change(|storage| add(storage, 1, EVENING));
+    world.scan().await;
+    let known = root(&world, june(6)).await.dirty_since_ms.unwrap();
+    unheard(known, known + 55 * MINUTE - 1).await;
+    assert!(!is_published(june(6)).await);
+    unheard(known, known + 55 * MINUTE).await;
+    assert!(is_published(june(6)).await);
+}
+
+#[tokio::test]
+async fn a_turn_writes_the_newest_days_and_leaves_the_rest_to_the_next() {
+    let world = World::new().await;
+    let day_of = |n: i64| world.tenant.zone.day_of(EVENING - n * DAY).unwrap();
+    world.bent.change(|storage| (0..40).for_each(|n| add(storage, n, EVENING - i64::from(n) * DAY)));
+    world.scan().await;
+    let beats = AtomicUsize::new(0);
+    let beat = || {
+        beats.fetch_add(1, Ordering::Relaxed);
+    };
+    let is_published = async |n| root(&world, day_of(n)).await.file.generation != 0;
+    for (written, more) in [(16, true), (32, true), (40, false)] {
+        let mut turn = Turn::new(&beat);
+        world.catalog.publish_due(&world.tenant, None, now(), &mut turn).await.unwrap();
+        assert_eq!((beats.load(Ordering::Relaxed), turn.has_more()), (written, more));
+        for n in 0..40 {
+            assert_eq!(is_published(n).await, (n as usize) < written, "{n}");
+        }
+    }
+
+    // Whoever has all of them written anew delays no new one.
+    world.catalog.mark_for_republication(&world.tenant, day_of(39), day_of(0)).await.unwrap();
+    world.bent.change(|storage| add(storage, 40, EVENING - 40 * DAY));
+    world.scan().await;
+    world.catalog.publish_due(&world.tenant, None, now(), &mut Turn::new(&beat)).await.unwrap();
+    assert!(is_published(40).await);
+    assert_eq!(root(&world, day_of(0)).await.dirty_since_ms, None);
+    assert_eq!(root(&world, day_of(39)).await.dirty_since_ms, Some(AT_ONCE));
+    let mut left = Turn::new(&beat);
+    world.catalog.publish_due(&world.tenant, None, now(), &mut left).await.unwrap();
+    assert!(left.has_more(), "as for what is left of them");
+}
+
+#[tokio::test]
+async fn an_index_that_can_not_be_written_keeps_no_other_back() {
+    let world = World::new().await;
+    world.bent.change(|storage| {
+        add(storage, 1, EVENING);
+        add(storage, 2, EVENING + DAY);
+    });
+    world.scan().await;
+    let generation = u64::try_from(now()).unwrap();
+    let blocked = world.catalog.index_path(7, IndexPart::Root(june(7)), generation);
+    fs::create_dir_all(&blocked).unwrap();
+    let error = world.catalog.publish_indexes(&world.tenant, now()).await.unwrap_err();
+    assert!(error.to_string().contains(blocked.to_str().unwrap()), "{error}");
+    assert_eq!(root(&world, june(7)).await.file.generation, 0);
+    assert_eq!(root(&world, june(6)).await.rows, 1);
+    fs::remove_dir(&blocked).unwrap();
+    publish(&world, now()).await;
+    assert_eq!(root(&world, june(7)).await.rows, 1);
 }
