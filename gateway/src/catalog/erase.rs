@@ -184,14 +184,16 @@ impl Catalog {
         erasing: ErasingRow,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
+        // A build that has read before the erasure ends first.
+        let building = self.builds.lock().await;
         let root = self.root_index(tenant.id, local_day).await?;
         if root.is_some_and(|row| row.file.generation != 0) {
             let end = tenant.zone.end_of(local_day).unwrap_or(i64::MIN);
             let incomplete = self.watermark(tenant).await? < end;
-            self.publish_root(tenant, local_day, incomplete, now_ms).await?;
+            self.publish_root(&building, tenant, local_day, incomplete, now_ms).await?;
         }
         if self.folder(tenant.id, utc_day).await?.is_some_and(|row| row.dirty_since_ms.is_some()) {
-            self.rewrite_folder(tenant, utc_day, now_ms).await?;
+            self.rewrite_folder(&building, tenant, utc_day, now_ms).await?;
         }
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;

@@ -88,6 +88,7 @@ pub struct Catalog {
     index_dir: PathBuf,
     view: Option<Arc<dyn View>>,
     writer: Mutex<Writer>,
+    builds: index::Builds,
 }
 
 /// What only the one who holds the lock may use.
@@ -109,7 +110,7 @@ impl Catalog {
         index_dir: PathBuf,
         view: Option<Arc<dyn View>>,
     ) -> Self {
-        Self { store, journal, index_dir, view, writer: Mutex::default() }
+        Self { store, journal, index_dir, view, writer: Mutex::default(), builds: index::Builds::default() }
     }
 
     /// Day folders from `from` on, ascending, and where the next page begins.

@@ -25,6 +25,7 @@ impl Catalog {
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
         writer.sequences.clear();
         writer.erasures.clear();
+        self.builds.disturb_all();
         // What somebody had queued and didn't wait for is settled first; both queues keep their order.
         self.journal.sync().await?;
         self.store.commit(Batch::new()).await?;
@@ -61,6 +62,7 @@ impl Catalog {
         mut txn: Txn<'_>,
         entries: &[Entry],
     ) -> Result<(), CatalogError> {
+        self.builds.note(&*self.store, &txn).await?;
         if entries.is_empty() {
             writer.caught_up = false;
             self.store.commit(txn.into_batch()).await?;

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::catalog::tests::{EVENING, World, add, june, now};
+use crate::catalog::tests::{EVENING, World, add, june, now, utc_june};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
@@ -160,4 +160,119 @@ async fn an_index_that_can_not_be_written_keeps_no_other_back() {
     fs::remove_dir(&blocked).unwrap();
     publish(&world, now()).await;
     assert_eq!(root(&world, june(7)).await.rows, 1);
+}
+
+fn change_agent(world: &World, n: u32, revision: u64, agent: &str) {
+    world.bent.change(|storage| {
+        let facts = storage.facts.get_mut(&format!("cdr-{n}")).unwrap();
+        facts.revision = revision;
+        facts.values[2].1 = agent.to_owned();
+    });
+}
+
+#[tokio::test]
+async fn names_are_given_while_a_root_index_is_built_and_are_in_it() {
+    let world = World::new().await;
+    let (catalog, tenant, day) = (&world.catalog, &*world.tenant, june(6));
+    world.bent.change(|storage| (1..=3).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    let building = catalog.builds.lock().await;
+    let begun = catalog.begin_root(&building, tenant, day).await.unwrap();
+    world.bent.change(|storage| (4..=600).for_each(|n| add(storage, n, EVENING)));
+    assert_eq!(world.scan().await.error, None);
+    assert_eq!(world.names().await.len(), 600);
+    assert!(root(&world, day).await.file.generation == 0, "nobody sees a draft");
+    catalog.commit_root(&building, tenant, day, begun, false, now()).await.unwrap();
+    let row = root(&world, day).await;
+    assert_eq!((row.rows, row.dirty_since_ms), (600, None));
+    let text = world.index(IndexPart::Root(day)).await;
+    assert!(text.lines().count() == 601 && text.ends_with("\r\n"), "{text}");
+
+    // Cells that change meanwhile are in the next generation.
+    change_agent(&world, 1, 2, "Before");
+    world.scan().await;
+    let begun = catalog.begin_root(&building, tenant, day).await.unwrap();
+    change_agent(&world, 2, 2, "Meanwhile");
+    world.scan().await;
+    catalog.commit_root(&building, tenant, day, begun, false, now()).await.unwrap();
+    let text = world.index(IndexPart::Root(day)).await;
+    assert!(text.contains("Before") && !text.contains("Meanwhile") && text.lines().count() == 601);
+    assert!(root(&world, day).await.dirty_since_ms.is_some());
+    drop(building);
+    publish(&world, now() + 5 * MINUTE).await;
+    assert!(world.index(IndexPart::Root(day)).await.contains("Meanwhile"));
+    assert_eq!(root(&world, day).await.dirty_since_ms, None);
+
+    // Those of other days don't matter.
+    world.bent.change(|storage| add(storage, 601, EVENING + DAY));
+    change_agent(&world, 1, 3, "Again");
+    world.scan().await;
+    let building = catalog.builds.lock().await;
+    let begun = catalog.begin_root(&building, tenant, day).await.unwrap();
+    change_agent(&world, 601, 2, "Elsewhere");
+    world.scan().await;
+    catalog.commit_root(&building, tenant, day, begun, false, now()).await.unwrap();
+    assert_eq!(root(&world, day).await.dirty_since_ms, None);
+    let folder = world.catalog.index_path(7, IndexPart::Root(day), 0);
+    let left = fs::read_dir(folder.parent().unwrap()).unwrap().count();
+    assert_eq!(left, 1, "what was replaced is removed");
+}
+
+#[tokio::test]
+async fn a_folder_shows_what_its_indexes_list_also_after_a_build() {
+    let world = World::new().await;
+    let (catalog, tenant, day) = (&world.catalog, &*world.tenant, utc_june(7));
+    let folder = async || catalog.folder(7, day).await.unwrap().unwrap();
+    let lines = async || {
+        let (brief, full) =
+            (world.index(IndexPart::Brief(day)).await, world.index(IndexPart::Full(day)).await);
+        assert_eq!(brief.lines().count(), full.lines().count());
+        full.lines().count()
+    };
+    world.bent.change(|storage| (1..=3).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    let before = folder().await;
+    let building = catalog.builds.lock().await;
+
+    // Additions go on in the old files, and are in the new ones.
+    let begun = catalog.begin_folder(&building, tenant, day).await.unwrap();
+    world.bent.change(|storage| {
+        add(storage, 4, EVENING);
+        add(storage, 5, EVENING);
+        storage.media.get_mut("5.wav").unwrap().media_type = "video/webm".into();
+    });
+    world.scan().await;
+    let grown = folder().await;
+    assert_eq!((lines().await, grown.brief.generation), (5, before.brief.generation));
+    catalog.commit_folder(&building, tenant, day, begun, 0).await.unwrap();
+    let after = folder().await;
+    assert_eq!((lines().await, after.dirty_since_ms), (5, None));
+    assert!(after.brief.generation > grown.brief.generation && after.full.generation > grown.full.generation);
+    assert_eq!(after.full.modified, grown.full.modified, "it is no older than its rows");
+    assert_eq!(world.index(IndexPart::Media(day)).await.lines().count(), 2);
+
+    // What vanishes meanwhile is taken out at once.
+    let begun = catalog.begin_folder(&building, tenant, day).await.unwrap();
+    world.bent.change(|storage| {
+        storage.media.remove("2.wav");
+        add(storage, 6, EVENING);
+    });
+    world.scan().await;
+    catalog.commit_folder(&building, tenant, day, begun, now()).await.unwrap();
+    assert_eq!(folder().await.dirty_since_ms, Some(AT_ONCE));
+    drop(building);
+    catalog.rewrite_folders(tenant, now()).await.unwrap();
+    assert_eq!((lines().await, folder().await.dirty_since_ms), (5, None));
+
+    // Who asks for it meanwhile gets a newer one, and who corrects a cell as well, but not at once.
+    let building = catalog.builds.lock().await;
+    let begun = catalog.begin_folder(&building, tenant, day).await.unwrap();
+    catalog.mark_for_republication(tenant, june(6), june(6)).await.unwrap();
+    catalog.commit_folder(&building, tenant, day, begun, now()).await.unwrap();
+    assert_eq!(folder().await.dirty_since_ms, Some(AT_ONCE));
+    let begun = catalog.begin_folder(&building, tenant, day).await.unwrap();
+    change_agent(&world, 1, 2, "Meanwhile");
+    world.scan().await;
+    catalog.commit_folder(&building, tenant, day, begun, 17).await.unwrap();
+    assert_eq!(folder().await.dirty_since_ms, Some(17));
 }
