@@ -150,9 +150,11 @@ impl Entry {
             Self::Adopted(data) => NewEntry::new(kind, data),
             Self::Learned(data) => NewEntry::new(kind, data),
             Self::Published(data) => NewEntry::new(kind, data),
-            Self::Orphaned(data) | Self::Missing(data) | Self::Returned(data) | Self::Corrupt(data) => {
-                NewEntry::new(kind, data)
-            }
+            Self::Orphaned(data)
+            | Self::Missing(data)
+            | Self::Returned(data)
+            | Self::Corrupt(data)
+            | Self::Vanished(data) => NewEntry::new(kind, data),
             Self::FactsErased(data) => NewEntry::new(kind, data),
         };
         entry.map_err(|error| CatalogError::Row(error.to_string()))

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, CatalogError, IndexPart, Writer, apply,
+    Catalog, CatalogError, IndexPart, Turn, Writer, apply,
     entries::{Actor, Entry, FactsErased, Subject},
     join, keys,
     keys::Place,
@@ -136,8 +136,18 @@ impl Catalog {
     }
 
     /// Replaces the index files that may hold what was erased, and removes their other generations from the disk.
-    /// Called at start and at intervals; what fails is logged and tried again.
+    /// Called at start; what fails is logged and tried again.
     pub async fn finish_erasures(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
+        self.finish_some_erasures(tenant, now_ms, &mut Turn::whole()).await
+    }
+
+    /// As many of them as belong to the turn. Called at intervals.
+    pub(super) async fn finish_some_erasures(
+        &self,
+        tenant: &Tenant,
+        now_ms: i64,
+        turn: &mut Turn<'_>,
+    ) -> Result<u64, CatalogError> {
         let prefix = keys::all_erasing(tenant.id);
         let (mut from, mut finished) = (prefix.clone(), 0);
         loop {
@@ -153,6 +163,10 @@ impl Catalog {
                     Err(error) => {
                         tracing::error!(tenant = %tenant.name, day = %local_day, folder = %utc_day, %error, "index files that hold erased values could not be replaced; it is tried again")
                     }
+                }
+                turn.beat();
+                if turn.is_over(finished) {
+                    return Ok(finished);
                 }
             }
             match page.next {
@@ -170,14 +184,16 @@ impl Catalog {
         erasing: ErasingRow,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
+        // A build that has read before the erasure ends first.
+        let building = self.builds.lock().await;
         let root = self.root_index(tenant.id, local_day).await?;
         if root.is_some_and(|row| row.file.generation != 0) {
             let end = tenant.zone.end_of(local_day).unwrap_or(i64::MIN);
             let incomplete = self.watermark(tenant).await? < end;
-            self.publish_root(tenant, local_day, incomplete, now_ms).await?;
+            self.publish_root(&building, tenant, local_day, incomplete, now_ms).await?;
         }
         if self.folder(tenant.id, utc_day).await?.is_some_and(|row| row.dirty_since_ms.is_some()) {
-            self.rewrite_folder(tenant, utc_day, now_ms).await?;
+            self.rewrite_folder(&building, tenant, utc_day, now_ms).await?;
         }
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;

@@ -5,21 +5,22 @@
 //! that nobody sees.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use super::{
-    Catalog, CatalogError, PAGE,
+    Catalog, CatalogError,
     apply::{self, AT_ONCE},
     entries::{Adopted, Entry},
     keys,
     keys::Place,
-    rows::{self, Condition, FolderRow, IndexFile, Recording, RootIndexRow, TenantRow},
+    rows::{FolderRow, IndexFile, Recording, RootIndexRow, TenantRow},
     txn::Txn,
 };
 use crate::{
@@ -28,11 +29,22 @@ use crate::{
 };
 use recgate_plugin_api::fact;
 
+mod build;
+mod turn;
+
+pub use build::Builds;
+pub use turn::Turn;
+
+use build::{Building, Draft, Replaced, Subject, in_thread};
+
 /// A root index is published at the latest this long after its day's end, as at 8x8 (between 00:00 and 01:00).
 const LATEST_MS: i64 = 55 * 60 * 1000;
 
 /// A root index that has changed is published again at most this often.
 const REPUBLISH_MS: i64 = 5 * 60 * 1000;
+
+/// A root index that is late already when the gateway starts waits this long for its sources to be heard, no longer.
+const FIRST_SCAN_MS: i64 = 5 * 60 * 1000;
 
 /// A folder's index is written anew at most this often; additions are appended at once.
 const REWRITE_MS: i64 = 30 * 1000;
@@ -87,46 +99,67 @@ impl Catalog {
         self.index_dir.join(format!("t{tenant}/{}.{generation}.csv", part.stem()))
     }
 
-    /// Publishes root indexes whose day is over, and writes anew what has changed. Called at intervals.
+    /// Publishes root indexes whose day is over, and writes anew what has changed: all that is due.
     pub async fn publish_indexes(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        self.finish_erasures(tenant, now_ms).await?;
-        Ok(self.publish_roots(tenant, now_ms, |_| true).await? + self.rewrite_folders(tenant, now_ms).await?)
+        self.publish_due(tenant, None, now_ms, &mut Turn::whole()).await
     }
 
-    /// The part of [`Self::publish_indexes`] that waits for no source: what somebody wants written anew at once, and
-    /// folders.
-    pub async fn publish_urgent(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        self.finish_erasures(tenant, now_ms).await?;
-        let roots = self.publish_roots(tenant, now_ms, is_wanted_at_once).await?;
-        Ok(roots + self.rewrite_folders(tenant, now_ms).await?)
+    /// One turn of writing what is due. Called at intervals.
+    ///
+    /// `unheard_since`: not all of its sources have been heard yet since then, Unix milliseconds UTC. A day would only be
+    /// published twice, so its index waits for them, within limits.
+    pub async fn publish_due(
+        &self,
+        tenant: &Tenant,
+        unheard_since: Option<i64>,
+        now_ms: i64,
+        turn: &mut Turn<'_>,
+    ) -> Result<u64, CatalogError> {
+        self.finish_some_erasures(tenant, now_ms, turn).await?;
+        let roots = self.publish_roots(tenant, unheard_since, now_ms, turn).await;
+        let folders = self.rewrite_some_folders(tenant, now_ms, turn).await;
+        Ok(roots? + folders?)
     }
 
-    /// Publishes the root indexes that are due, of those that are wanted.
+    /// Publishes root indexes that are due: first those that were never published, then those that somebody waits for,
+    /// of these the newest first. One that can't be written keeps no other back.
     async fn publish_roots(
         &self,
         tenant: &Tenant,
+        unheard_since: Option<i64>,
         now_ms: i64,
-        wanted: impl Fn(&RootIndexRow) -> bool,
+        turn: &mut Turn<'_>,
     ) -> Result<u64, CatalogError> {
         self.owe_empty_days(tenant, now_ms).await?;
         let watermark = self.watermark(tenant).await?;
-        let mut published = 0;
+        let mut due = Vec::new();
         let mut from = None;
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             for (day, row) in rows {
                 let Some(end) = tenant.zone.end_of(day) else { continue };
-                if wanted(&row) && is_due(&row, end, watermark, now_ms) {
-                    let incomplete = watermark < end;
-                    self.publish_root(tenant, day, incomplete, now_ms).await?;
-                    published += 1;
+                let wanted = is_wanted_at_once(&row)
+                    || unheard_since.is_none_or(|since| has_waited(&row, end, since, now_ms));
+                if wanted && is_due(&row, end, watermark, now_ms) {
+                    due.push((row.file.generation != 0, !is_wanted_at_once(&row), Reverse(day), end));
                 }
             }
             match next {
                 Some(day) => from = Some(day),
-                None => return Ok(published),
+                None => break,
             }
         }
+        due.sort_unstable();
+        let (mut published, mut failed) = (0, None);
+        for (.., Reverse(day), end) in turn.share(due) {
+            let building = self.builds.lock().await;
+            match self.publish_root(&building, tenant, day, watermark < end, now_ms).await {
+                Ok(()) => published += 1,
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+            turn.beat();
+        }
+        failed.map_or(Ok(published), Err)
     }
 
     /// Which root indexes should have been published by now, or published anew, and weren't, and which were published
@@ -136,7 +169,10 @@ impl Catalog {
         let mut from = None;
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
-            let dues = rows.iter().filter_map(|(day, row)| latest(row, tenant.zone.end_of(*day)?));
+            let dues = rows.iter().filter_map(|(day, row)| {
+                let end = tenant.zone.end_of(*day)?;
+                latest(&believable(row, end, now_ms), end)
+            });
             overdue.incomplete += rows.iter().map(|(_, row)| u64::from(row.incomplete)).sum::<u64>();
             for due in dues.filter(|due| *due <= now_ms) {
                 overdue.indexes += 1;
@@ -149,25 +185,45 @@ impl Catalog {
         }
     }
 
-    /// Writes the folders' indexes anew whose rows have changed in place. Called at intervals.
+    /// Writes the folders' indexes anew whose rows have changed in place.
     pub async fn rewrite_folders(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        let mut published = 0;
+        self.rewrite_some_folders(tenant, now_ms, &mut Turn::whole()).await
+    }
+
+    /// Those that have changed first come first.
+    async fn rewrite_some_folders(
+        &self,
+        tenant: &Tenant,
+        now_ms: i64,
+        turn: &mut Turn<'_>,
+    ) -> Result<u64, CatalogError> {
+        let mut due = Vec::new();
         let mut from = None;
         loop {
             let (rows, next) = self.folders(tenant.id, from).await?;
             for (day, row) in rows {
                 // A mark from the future is a clock that was set back.
-                let rested = |since| now_ms.saturating_sub(since) >= REWRITE_MS || now_ms < since;
-                if row.dirty_since_ms.is_some_and(rested) {
-                    self.rewrite_folder(tenant, day, now_ms).await?;
-                    published += 1;
+                let rested = |since: &i64| now_ms.saturating_sub(*since) >= REWRITE_MS || now_ms < *since;
+                if let Some(since) = row.dirty_since_ms.filter(rested) {
+                    due.push((since, day));
                 }
             }
             match next {
                 Some(day) => from = Some(day),
-                None => return Ok(published),
+                None => break,
             }
         }
+        due.sort_unstable();
+        let (mut written, mut failed) = (0, None);
+        for (_, day) in turn.share(due) {
+            let building = self.builds.lock().await;
+            match self.rewrite_folder(&building, tenant, day, now_ms).await {
+                Ok(()) => written += 1,
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+            turn.beat();
+        }
+        failed.map_or(Ok(written), Err)
     }
 
     /// Takes a tenant in, and says which form its names have had from the beginning.
@@ -291,50 +347,105 @@ impl Catalog {
         self.record(&mut writer, txn, &[]).await
     }
 
+    /// Publishes a root index, or only says anew whether it is complete, if nothing else has changed.
     pub(super) async fn publish_root(
         &self,
+        building: &Building<'_>,
         tenant: &Tenant,
         day: LocalDay,
         incomplete: bool,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
-        let mut writer = self.writer.lock().await;
-        self.ensure_caught_up(&mut writer).await?;
         let began = Instant::now();
-        let mut txn = Txn::new(&*self.store);
-        let key = keys::root_index(tenant.id, day);
-        let mut row: RootIndexRow = txn.get(&key).await?.unwrap_or_default();
-        let part = IndexPart::Root(day);
-        let only_flag = row.dirty_since_ms.is_none() && row.file.generation != 0;
-        if !only_flag {
-            let mut generation = Generation::create(self, tenant.id, part, row.file.generation, now_ms)?;
-            let places = keys::local_order_of(tenant.id, day);
-            row.rows = 0;
-            self.each_recording(tenant.id, &places, |place, recording| {
-                row.rows += 1;
-                generation.append(tenant, place, &recording)
-            })
-            .await?;
-            row.file = generation.finish(now_ms)?;
-            row.dirty_since_ms = None;
-        }
-        row.incomplete = incomplete;
-        txn.put(key, &row)?;
-        self.record(&mut writer, txn, &[]).await?;
+        let begun = self.begin_root(building, tenant, day).await?;
+        let row = self.commit_root(building, tenant, day, begun, incomplete, now_ms).await?;
         let took_ms = began.elapsed().as_millis();
         if incomplete {
             tracing::warn!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published incomplete: a source has not told all of that day yet");
         } else {
             tracing::info!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published");
         }
-        self.remove_others(tenant.id, part, row.file.generation);
         Ok(())
     }
 
+    pub(super) async fn begin_root(
+        &self,
+        building: &Building<'_>,
+        tenant: &Tenant,
+        day: LocalDay,
+    ) -> Result<Begun<RootIndexRow>, CatalogError> {
+        let mut writer = self.writer.lock().await;
+        self.ensure_caught_up(&mut writer).await?;
+        let row: RootIndexRow = self.row(&keys::root_index(tenant.id, day)).await?.unwrap_or_default();
+        let only_flag = row.dirty_since_ms.is_none() && row.file.generation != 0;
+        if only_flag {
+            return Ok(Begun { row, draft: None });
+        }
+        let draft = self.draft(building, tenant, Subject::Root(day));
+        drop(writer);
+        Ok(Begun { row, draft: Some(self.fill(draft).await?) })
+    }
+
+    pub(super) async fn commit_root(
+        &self,
+        building: &Building<'_>,
+        tenant: &Tenant,
+        day: LocalDay,
+        begun: Begun<RootIndexRow>,
+        incomplete: bool,
+        now_ms: i64,
+    ) -> Result<RootIndexRow, CatalogError> {
+        let mut writer = self.writer.lock().await;
+        self.ensure_caught_up(&mut writer).await?;
+        let mut txn = Txn::new(&*self.store);
+        let (key, part) = (keys::root_index(tenant.id, day), IndexPart::Root(day));
+        let mut row: RootIndexRow = txn.get(&key).await?.unwrap_or_default();
+        if let Some(draft) = begun.draft {
+            let replaced = Replaced { part, before: begun.row.file, now: row.file };
+            let built = self.finish(draft, vec![replaced], now_ms).await?;
+            row.file = built.file(part);
+            row.rows = built.rows;
+            row.dirty_since_ms = building.end().mark(begun.row.dirty_since_ms, row.dirty_since_ms, now_ms);
+        }
+        row.incomplete = incomplete;
+        txn.put(key, &row)?;
+        self.record(&mut writer, txn, &[]).await?;
+        self.remove_others(tenant.id, vec![(part, row.file.generation)]).await;
+        Ok(row)
+    }
+
+    /// Writes a folder's indexes anew.
     pub(super) async fn rewrite_folder(
         &self,
+        building: &Building<'_>,
         tenant: &Tenant,
         day: UtcDay,
+        now_ms: i64,
+    ) -> Result<(), CatalogError> {
+        let begun = self.begin_folder(building, tenant, day).await?;
+        self.commit_folder(building, tenant, day, begun, now_ms).await
+    }
+
+    async fn begin_folder(
+        &self,
+        building: &Building<'_>,
+        tenant: &Tenant,
+        day: UtcDay,
+    ) -> Result<Begun<FolderRow>, CatalogError> {
+        let mut writer = self.writer.lock().await;
+        self.ensure_caught_up(&mut writer).await?;
+        let row: FolderRow = self.row(&keys::folder(tenant.id, day)).await?.unwrap_or_default();
+        let draft = self.draft(building, tenant, Subject::Folder(day));
+        drop(writer);
+        Ok(Begun { row, draft: Some(self.fill(draft).await?) })
+    }
+
+    async fn commit_folder(
+        &self,
+        building: &Building<'_>,
+        tenant: &Tenant,
+        day: UtcDay,
+        begun: Begun<FolderRow>,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut writer = self.writer.lock().await;
@@ -342,66 +453,21 @@ impl Catalog {
         let mut txn = Txn::new(&*self.store);
         let key = keys::folder(tenant.id, day);
         let mut row: FolderRow = txn.get(&key).await?.unwrap_or_default();
-        let create =
-            |part, file: IndexFile| Generation::create(self, tenant.id, part, file.generation, now_ms);
-        let mut brief = create(IndexPart::Brief(day), row.brief)?;
-        let mut full = create(IndexPart::Full(day), row.full)?;
-        let mut media: Option<Generation> = None;
-        let places = keys::folder_order_of(tenant.id, day);
-        self.each_recording(tenant.id, &places, |place, recording| {
-            if recording.listed.condition == Condition::Missing {
-                return Ok(());
-            }
-            if is_wav(&recording) {
-                brief.append(tenant, place, &recording)?;
-                return full.append(tenant, place, &recording);
-            }
-            let file = match media.take() {
-                Some(file) => file,
-                None => create(IndexPart::Media(day), row.media)?,
-            };
-            media.insert(file).append(tenant, place, &recording)
-        })
-        .await?;
-        row.brief = brief.finish(now_ms)?;
-        row.full = full.finish(now_ms)?;
-        row.media = media.map_or(Ok(IndexFile::default()), |file| file.finish(now_ms))?;
-        row.dirty_since_ms = None;
+        let Begun { row: before, draft: Some(draft) } = begun else { return Ok(()) };
+        let (brief, full, media) = (IndexPart::Brief(day), IndexPart::Full(day), IndexPart::Media(day));
+        let replaced = vec![
+            Replaced { part: brief, before: before.brief, now: row.brief },
+            Replaced { part: full, before: before.full, now: row.full },
+            Replaced { part: media, before: before.media, now: row.media },
+        ];
+        let built = self.finish(draft, replaced, now_ms).await?;
+        (row.brief, row.full, row.media) = (built.file(brief), built.file(full), built.file(media));
+        row.dirty_since_ms = building.end().mark(before.dirty_since_ms, row.dirty_since_ms, now_ms);
         txn.put(key, &row)?;
         self.record(&mut writer, txn, &[]).await?;
-        for (part, file) in [
-            (IndexPart::Brief(day), row.brief),
-            (IndexPart::Full(day), row.full),
-            (IndexPart::Media(day), row.media),
-        ] {
-            self.remove_others(tenant.id, part, file.generation);
-        }
+        let kept = [(brief, row.brief), (full, row.full), (media, row.media)];
+        self.remove_others(tenant.id, kept.map(|(part, file)| (part, file.generation)).to_vec()).await;
         Ok(())
-    }
-
-    /// Recordings in the order of publication, a page at a time.
-    async fn each_recording(
-        &self,
-        tenant: u32,
-        order: &[u8],
-        mut each: impl FnMut(Place, Recording) -> Result<(), CatalogError>,
-    ) -> Result<(), CatalogError> {
-        let mut from = order.to_vec();
-        loop {
-            let page = self.store.scan(order, &from, PAGE).await?;
-            let places =
-                page.rows.iter().map(|row| rows::decode(&row.value)).collect::<Result<Vec<Place>, _>>()?;
-            let wanted: Vec<_> = places.iter().map(|place| keys::recording(tenant, *place)).collect();
-            for (place, row) in places.into_iter().zip(self.store.get_many(&wanted).await?) {
-                if let Some(row) = row {
-                    each(place, rows::decode(&row.value)?)?;
-                }
-            }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(()),
-            }
-        }
     }
 
     /// Appends the rows of new names to their folders' files, which are synced before anybody counts on them.
@@ -429,7 +495,7 @@ impl Catalog {
                 let Some(recording) = txn.get::<Recording>(&keys::recording(tenant.id, place)).await? else {
                     continue;
                 };
-                let index_row = index_row(tenant, place, &recording)?;
+                let index_row = index_row(tenant.name_form, place, &recording)?;
                 if is_wav(&recording) {
                     append_row(IndexKind::Brief, &index_row, &tenant.zone, &mut brief);
                     append_row(IndexKind::Full, &index_row, &tenant.zone, &mut full);
@@ -454,9 +520,7 @@ impl Catalog {
             return Ok(());
         }
         let folder = self.index_dir.clone();
-        tokio::task::spawn_blocking(move || append_all(&folder, &appends))
-            .await
-            .map_err(|error| CatalogError::Row(format!("appending to indexes: {error}")))?
+        in_thread(move || append_all(&folder, &appends)).await
     }
 
     fn plan_append(
@@ -481,42 +545,64 @@ impl Catalog {
         append
     }
 
-    /// Removes other generations of an index; who has one open keeps it. What can't be removed only takes room.
-    fn remove_others(&self, tenant: u32, part: IndexPart, keep: u64) {
-        if let Err(error) = self.remove_other_generations(tenant, part, keep) {
+    /// Removes other generations of these indexes; who has one open keeps it. What can't be removed only takes room.
+    /// Called with the writer's lock: nobody may make a new generation meanwhile.
+    async fn remove_others(&self, tenant: u32, kept: Vec<(IndexPart, u64)>) {
+        let kept: Vec<(IndexPart, PathBuf)> =
+            kept.into_iter().map(|(part, keep)| (part, self.index_path(tenant, part, keep))).collect();
+        let removed = in_thread(move || kept.iter().try_for_each(|(part, path)| remove_beside(*part, path)));
+        if let Err(error) = removed.await {
             tracing::debug!(%error, "an old generation of an index stays");
         }
     }
 
-    /// Removes other generations of an index, all of them where `keep` is 0. The folder isn't synced.
+    /// Removes other generations of an index, and what is left of a build, all of them where `keep` is 0. The folder
+    /// isn't synced. Called with the turn to build.
     pub(super) fn remove_other_generations(
         &self,
         tenant: u32,
         part: IndexPart,
         keep: u64,
     ) -> Result<(), CatalogError> {
-        let kept = self.index_path(tenant, part, keep);
-        let (Some(folder), Some(stem)) = (kept.parent(), part.stem().rsplit('/').next().map(str::to_owned))
-        else {
-            return Ok(());
-        };
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(CatalogError::Index { path: folder.to_owned(), source }),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|source| CatalogError::Index { path: folder.to_owned(), source })?;
-            let path = entry.path();
-            let same = entry.file_name().to_str().is_some_and(|name| {
-                name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".csv"))
-            });
-            if same && path != kept {
-                fs::remove_file(&path).map_err(|source| CatalogError::Index { path, source })?;
-            }
-        }
-        Ok(())
+        remove_beside(part, &self.index_path(tenant, part, keep))
     }
+}
+
+/// Removes the other files of an index.
+fn remove_beside(part: IndexPart, kept: &Path) -> Result<(), CatalogError> {
+    let (Some(folder), Some(stem)) = (kept.parent(), part.stem().rsplit('/').next().map(str::to_owned))
+    else {
+        return Ok(());
+    };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(CatalogError::Index { path: folder.to_owned(), source }),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|source| CatalogError::Index { path: folder.to_owned(), source })?;
+        let path = entry.path();
+        let same = entry.file_name().to_str().is_some_and(|name| {
+            name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".csv"))
+        });
+        if same && path != kept {
+            fs::remove_file(&path).map_err(|source| CatalogError::Index { path, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// A build that has begun: the index's row as it was then, and what is to replace its files.
+pub(super) struct Begun<R> {
+    row: R,
+    draft: Option<Draft>,
+}
+
+/// Whether a root index has waited for sources that are to be heard as long as it may.
+fn has_waited(row: &RootIndexRow, end: i64, unheard_since: i64, now_ms: i64) -> bool {
+    let since = believable(row, end, now_ms).dirty_since_ms.unwrap_or(end).max(end);
+    let first_scan = if unheard_since > now_ms { i64::MIN } else { unheard_since };
+    now_ms >= since.saturating_add(LATEST_MS).max(first_scan.saturating_add(FIRST_SCAN_MS))
 }
 
 /// Somebody wants a published index written anew at once.
@@ -535,24 +621,42 @@ fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
     if row.file.generation == 0 {
         return complete || now_ms >= end.saturating_add(LATEST_MS);
     }
-    let rested = now_ms.saturating_sub(row.file.modified.saturating_mul(1000)) >= REPUBLISH_MS;
+    let stamp = row.file.modified.saturating_mul(1000);
+    let rested = if now_ms < stamp {
+        // Written by a clock that was ahead, maybe before the day was over: it counts as none.
+        complete || now_ms >= end.saturating_add(LATEST_MS)
+    } else {
+        now_ms.saturating_sub(stamp) >= REPUBLISH_MS
+    };
     row.dirty_since_ms.is_some() && rested || row.incomplete && complete
 }
 
 /// When a root index is due at the latest; `None` where nothing is owed. What came late is due when it came.
 pub(super) fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
+    let since = row.dirty_since_ms?;
+    let stamp = row.file.modified.saturating_mul(1000);
+    // A file that is newer than what it lacks was written by a clock that was ahead.
+    let is_ahead = since != AT_ONCE && stamp > since;
     let at_the_latest = match row.file.generation {
         0 => end.saturating_add(LATEST_MS),
-        _ => row.file.modified.saturating_mul(1000).saturating_add(REPUBLISH_MS),
+        _ if is_ahead => end.saturating_add(LATEST_MS),
+        _ => stamp.saturating_add(REPUBLISH_MS),
     };
-    row.dirty_since_ms.map(|since| since.max(at_the_latest))
+    Some(since.max(at_the_latest))
+}
+
+/// The row, with a mark from the future as if it had been made at the day's end: the clock was set back since.
+fn believable(row: &RootIndexRow, end: i64, now_ms: i64) -> RootIndexRow {
+    let dirty_since_ms = row.dirty_since_ms.map(|since| if since > now_ms { since.min(end) } else { since });
+    RootIndexRow { dirty_since_ms, ..row.clone() }
 }
 
 fn is_wav(recording: &Recording) -> bool {
     recording.listed.extension == Extension::WAV.as_str()
 }
 
-fn index_row(tenant: &Tenant, place: Place, recording: &Recording) -> Result<IndexRow, CatalogError> {
+/// What an index says of a recording.
+fn index_row(form: NameForm, place: Place, recording: &Recording) -> Result<IndexRow, CatalogError> {
     let name = place
         .name(&recording.listed.extension)
         .ok_or_else(|| CatalogError::Row(format!("a recording at {place:?} has no valid name")))?;
@@ -573,7 +677,7 @@ fn index_row(tenant: &Tenant, place: Place, recording: &Recording) -> Result<Ind
         called_number: value(fact::CALLED_NUMBER),
         case_id: value(fact::CASE_ID),
         duration_s: duration_ms.map(|ms| ms.saturating_add(500) / 1000),
-        file_name: name.text(tenant.name_form),
+        file_name: name.text(form),
         folder: name.second.day(),
         account: value(fact::ACCOUNT),
         queue: value(fact::QUEUE_TYPE),
@@ -589,57 +693,6 @@ fn index_row(tenant: &Tenant, place: Place, recording: &Recording) -> Result<Ind
 /// Greater than every generation before, also after the catalog was rebuilt and has forgotten them.
 fn next_generation(last: u64, now_ms: i64) -> u64 {
     u64::try_from(now_ms).unwrap_or(0).max(last.saturating_add(1))
-}
-
-/// A whole new file.
-struct Generation {
-    part: IndexPart,
-    path: PathBuf,
-    file: File,
-    buffer: Vec<u8>,
-    state: IndexFile,
-}
-
-impl Generation {
-    fn create(
-        catalog: &Catalog,
-        tenant: u32,
-        part: IndexPart,
-        last: u64,
-        now_ms: i64,
-    ) -> Result<Self, CatalogError> {
-        let generation = next_generation(last, now_ms);
-        let path = catalog.index_path(tenant, part, generation);
-        let file = open_for_writing(&path, true)
-            .map_err(|source| CatalogError::Index { path: path.clone(), source })?;
-        let state = IndexFile { generation, length: 0, modified: 0 };
-        Ok(Self { part, path, file, buffer: header(part.kind()), state })
-    }
-
-    fn append(&mut self, tenant: &Tenant, place: Place, recording: &Recording) -> Result<(), CatalogError> {
-        let row = index_row(tenant, place, recording)?;
-        append_row(self.part.kind(), &row, &tenant.zone, &mut self.buffer);
-        if self.buffer.len() >= 1 << 18 { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), CatalogError> {
-        let error = |source| CatalogError::Index { path: self.path.clone(), source };
-        self.file.write_all(&self.buffer).map_err(error)?;
-        self.state.length = self.state.length.saturating_add(self.buffer.len() as u64);
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn finish(mut self, now_ms: i64) -> Result<IndexFile, CatalogError> {
-        self.flush()?;
-        let durable = self.file.sync_all().and_then(|()| match self.path.parent() {
-            Some(folder) => crate::state::sync_folder(folder),
-            None => Ok(()),
-        });
-        durable.map_err(|source| CatalogError::Index { path: self.path.clone(), source })?;
-        self.state.modified = now_ms.div_euclid(1000);
-        Ok(self.state)
-    }
 }
 
 /// Bytes that go to the end of a file, which is at `offset` whatever lies behind it.
@@ -679,3 +732,6 @@ fn open_for_writing(path: &Path, fresh: bool) -> io::Result<File> {
     }
     OpenOptions::new().write(true).create(fresh).truncate(false).open(path)
 }
+
+#[cfg(test)]
+mod tests;

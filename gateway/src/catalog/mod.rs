@@ -36,7 +36,7 @@ mod tests;
 
 pub use entries::{Actor, Entry, FactsErased, Learned, Published, Subject};
 pub use erase::{ErasedRow, Erasure, KEPT as KEPT_FACTS, is_personal};
-pub use index::{IndexPart, Overdue};
+pub use index::{IndexPart, Overdue, Turn};
 pub use ingest::Ingested;
 pub use keys::Place;
 pub use publish::applied;
@@ -88,6 +88,7 @@ pub struct Catalog {
     index_dir: PathBuf,
     view: Option<Arc<dyn View>>,
     writer: Mutex<Writer>,
+    builds: index::Builds,
 }
 
 /// What only the one who holds the lock may use.
@@ -113,7 +114,7 @@ impl Catalog {
         index_dir: PathBuf,
         view: Option<Arc<dyn View>>,
     ) -> Self {
-        Self { store, journal, index_dir, view, writer: Mutex::default() }
+        Self { store, journal, index_dir, view, writer: Mutex::default(), builds: index::Builds::default() }
     }
 
     /// Day folders from `from` on, ascending, and where the next page begins.

@@ -72,6 +72,7 @@ impl Catalog {
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
         writer.sequences.clear();
         writer.erasures.clear();
+        self.builds.disturb_all();
         // What somebody had queued and didn't wait for is settled first; both queues keep their order.
         self.journal.sync().await?;
         self.store.commit(Batch::new()).await?;
@@ -143,6 +144,7 @@ impl Catalog {
             writer.last = writer.last.max(appended?.last);
         }
         self.settle_pending(writer).await?;
+        self.builds.note(&*self.store, &txn).await?;
         if !entries.is_empty() {
             txn.put(keys::APPLIED.to_vec(), &writer.last)?;
         }

@@ -64,7 +64,7 @@ impl Catalog {
     }
 
     /// Has the root indexes of these local days, and the folders that their recordings lie in, written anew by the
-    /// next [`Catalog::publish_urgent`].
+    /// next turns of [`Catalog::publish_due`].
     pub async fn mark_for_republication(
         &self,
         tenant: &Tenant,
@@ -151,9 +151,14 @@ mod tests {
 
     use super::*;
     use crate::catalog::{
-        IndexPart,
+        IndexPart, Turn,
         tests::{EVENING, World, add, june, now, utc_june},
     };
+
+    /// What is written while the sources haven't been heard yet.
+    async fn unheard(world: &World, at: i64) {
+        world.catalog.publish_due(&world.tenant, Some(at), at, &mut Turn::new(&|| {})).await.unwrap();
+    }
 
     #[tokio::test]
     async fn what_is_marked_is_written_at_once() {
@@ -180,7 +185,7 @@ mod tests {
         assert_eq!(world.catalog.still_marked(7, &marked).await.unwrap(), marked);
         // The mark survives a restart.
         let world = world.restart().await;
-        world.catalog.publish_urgent(&world.tenant, at).await.unwrap();
+        unheard(&world, at).await;
         assert_eq!(world.catalog.still_marked(7, &marked).await.unwrap(), Marked::default());
         let after = world.catalog.root_index(7, day).await.unwrap().unwrap().file;
         assert!(after.generation > before.generation && after.length == before.length);
@@ -198,7 +203,7 @@ mod tests {
         world.catalog.publish_indexes(&world.tenant, now()).await.unwrap();
         let marked = world.catalog.mark_for_republication(&world.tenant, today, today).await.unwrap();
         assert_eq!((marked.roots.len(), marked.unpublished.as_slice()), (0, &[today][..]));
-        world.catalog.publish_urgent(&world.tenant, now()).await.unwrap();
+        unheard(&world, now()).await;
         let (indexed, _) = world.catalog.indexed(&world.tenant, Some(today)).await.unwrap();
         assert_eq!((indexed[0].day, indexed[0].file.generation), (today, 0));
         assert!(indexed[0].due_ms.unwrap() > now());

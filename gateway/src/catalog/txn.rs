@@ -117,6 +117,15 @@ impl<'a> Txn<'a> {
         Ok((keys, page.next))
     }
 
+    /// Rows with this prefix that are written: key and encoded row.
+    pub fn puts<'b>(&'b self, prefix: &[u8]) -> Vec<(&'b [u8], &'b [u8])> {
+        let changes = self.changes.range(prefix.to_vec()..);
+        changes
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .filter_map(|(key, row)| Some((key.as_slice(), row.as_deref()?)))
+            .collect()
+    }
+
     /// Whether nothing would change.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

@@ -19,7 +19,7 @@ use crate::{
         AdminServer, SettingsReport, SocketError,
         ready::{Ready, ReadyDoor, ReadyUser},
     },
-    catalog::{CatalogError, Overdue},
+    catalog::{CatalogError, Overdue, Turn},
     config::{Config, Source, Tenant},
     doors::{common::Drain, ssh},
     identity::{Identity, IdentityError},
@@ -56,8 +56,8 @@ const OVERDUE_INTERVAL: Duration = Duration::from_secs(10);
 const PULSE: Duration = Duration::from_secs(5);
 const PULSE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Housekeeping hangs when one tenant takes longer than this. A catalog that was rebuilt has years of indexes written.
-const HOUSEKEEPING_LIMIT: Duration = Duration::from_secs(1800);
+/// Housekeeping hangs when one index takes longer than this.
+const HOUSEKEEPING_LIMIT: Duration = Duration::from_secs(600);
 
 /// Between two checkpoints of the journal; after so many entries there is one sooner. A start after a kill reads what
 /// came since.
@@ -394,21 +394,23 @@ impl Shared {
 /// Publishes indexes that are due and writes checkpoints.
 async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     let mut checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
+    let beat = || shared.housekeeping_pulse.beat();
     loop {
+        let mut pause = INDEX_INTERVAL;
         for (tenant, settled) in shared.tenants() {
-            shared.housekeeping_pulse.beat();
-            let catalog = &shared.data.catalog;
-            // Before its sources have been heard after a start, a day would only be published twice.
-            let published = if settled {
-                catalog.publish_indexes(&tenant, now_ms()).await
-            } else {
-                catalog.publish_urgent(&tenant, now_ms()).await
-            };
-            if let Err(error) = published {
-                tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
+            beat();
+            let mut turn = Turn::new(&beat);
+            let unheard_since = (!settled).then(|| shared.started.timestamp_millis());
+            let published = shared.data.catalog.publish_due(&tenant, unheard_since, now_ms(), &mut turn);
+            match published.await {
+                Ok(_) if turn.has_more() => pause = Duration::ZERO,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(tenant = %tenant.name, %error, "indexes could not be published");
+                }
             }
         }
-        shared.housekeeping_pulse.beat();
+        beat();
         let many = shared.data.since_checkpoint() >= CHECKPOINT_ENTRIES;
         if many || tokio::time::Instant::now() >= checkpoint {
             checkpoint = tokio::time::Instant::now() + CHECKPOINT_INTERVAL;
@@ -417,9 +419,10 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             }
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = shared.house_wake.notified() => {}
-            () = tokio::time::sleep(INDEX_INTERVAL) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

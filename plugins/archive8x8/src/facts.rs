@@ -141,15 +141,7 @@ impl Values<'_> {
 
     /// Keeps a text that can't be used as what it should be.
     fn keep(&mut self, column: Column) {
-        let header = match column {
-            Column::CaseId => "CASEID",
-            Column::Duration => "DURATION",
-            Column::StartTime => "START TIME",
-            Column::StopTime => "STOP TIME",
-            Column::StartTimeUtc => "START TIME UTC",
-            _ => "STOP TIME UTC",
-        };
-        self.copy(&columns::key(header), column);
+        self.copy(&columns::key(header(column)), column);
     }
 
     /// A time; one that can't be read is reported and kept.
@@ -157,10 +149,8 @@ impl Values<'_> {
         let text = self.row.cell(column)?;
         let written = Written::parse(&text);
         if written.is_none() {
-            (self.report)(&format!(
-                "{column:?} {:?} is not a time such as 2016-06-06 17:30:00",
-                text::cut(&text, 40)
-            ));
+            // Never the text itself: where a comma isn't quoted it is a name or a number, which no log may have.
+            (self.report)(&format!("{} is not a time such as 2016-06-06 17:30:00", header(column)));
             self.keep(column);
         }
         written
@@ -262,6 +252,18 @@ fn start(values: &mut Values<'_>, utc: Option<Written>, local: Option<Written>, 
             values.keep(Column::StartTime);
             Start::Named(named_ms)
         }
+    }
+}
+
+/// How the columns are called whose texts may not be what they should be.
+fn header(column: Column) -> &'static str {
+    match column {
+        Column::CaseId => "CASEID",
+        Column::Duration => "DURATION",
+        Column::StartTime => "START TIME",
+        Column::StopTime => "STOP TIME",
+        Column::StartTimeUtc => "START TIME UTC",
+        _ => "STOP TIME UTC",
     }
 }
 

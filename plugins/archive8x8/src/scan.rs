@@ -17,7 +17,6 @@ use crate::names::{self, Digits, FileName, FolderName, Id, IndexKind, Medium};
 use crate::rows::{self, Failed};
 use crate::settings::Settings;
 use crate::survey::{self, Dated, Survey};
-use crate::text;
 
 /// Recordings of a day of which it is remembered that the full index has a row about them, so that the brief one's
 /// isn't told. Where there are more the gateway finds that out: it costs time, never a wrong fact.
@@ -337,8 +336,8 @@ impl Index<'_> {
             return None;
         };
         let Some(medium) = FileName::medium(last_part(&file_name)) else {
-            let file_name = text::cut(&file_name, 80);
-            report(&format!("FILENAME {file_name:?} is no recording's, the row is not used"));
+            // What stands there may be a name or a number that a missing quote has shifted: no log may have it.
+            report("FILENAME is no recording's name such as R201606060001170000.wav, the row is not used");
             return None;
         };
         let directory = row.cell(Column::Directory);

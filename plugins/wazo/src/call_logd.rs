@@ -11,9 +11,13 @@
 //! - once after the start, and then every `sweep_interval`: everything. The first goes through in one scan, because
 //!   until then nothing may be decided for want of a record; later ones take [`SLICE`] of each scan.
 //!
-//! New and recent records are told before the media, older ones after them, so that a large archive doesn't keep new
-//! recordings waiting. Where the service fails, the media are told and the scan then ends with the error: what is new is
-//! learned, and what depends on all records being known (orphans, days that are complete) waits.
+//! A scan asks, when an interval has passed, and only after it has walked the monitor folder: the record of a recording
+//! that has gone on must not come before the news that it has (see the crate). So a record is seen at the latest after
+//! the interval, the source's `scan_interval` and the time that a scan takes. New and recent records are told before
+//! older ones: new recordings wait for the walk of their folder, but not for the records of years.
+//!
+//! Where the service fails, the media are told and the scan then ends with the error: what is new is learned, and what
+//! depends on all records being known (orphans, days that are complete) waits.
 //!
 //! A gateway drops what it hasn't taken yet when a call ends with an error, and never says whether it has stored the
 //! last of what it was told. So a call that tells something ends with MORE, and the one that follows, which comes when
@@ -130,15 +134,15 @@ impl CallLogd {
         if cursor == TOLD { self.memory().confirm() } else { None }
     }
 
-    /// Tells the records that come before the media: new ones, and from time to time those of the last days. What it
-    /// gives is what is wrong with the service; its error ends the scan.
+    /// Tells new records, and from time to time those of the last days. What it gives is what is wrong with the service;
+    /// its error ends the scan.
     pub(crate) fn tell_recent(&self, scan: &mut Scan<'_, '_>) -> Result<Option<Error>, Error> {
         let mut memory = self.memory();
         let result = self.recent(&mut memory, scan);
         outcome(&mut memory, result)
     }
 
-    /// Tells the records that may come after the media: all, after the start and from time to time.
+    /// Tells the records that others needn't wait for: all, after the start and from time to time.
     pub(crate) fn tell_rest(&self, scan: &mut Scan<'_, '_>) -> Result<Option<Error>, Error> {
         let mut memory = self.memory();
         let result = self.rest(&mut memory, scan);

@@ -43,6 +43,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(200);
 /// How long events are gathered.
 const GATHER: Duration = Duration::from_millis(20);
+// A recording is to be there two seconds after the last fact that it needs. These waits are all that lies on its way by
+// intention; the rest of the time is the gateway's and the machine's.
+const _: () = assert!(SETTLE.as_millis() + LOOK.as_millis() + GATHER.as_millis() <= 1000);
 /// Between two looks whether the folders are still those that are listened to.
 const CHECK: Duration = Duration::from_secs(5);
 /// How much longer than a file is young it is remembered that it was closed.

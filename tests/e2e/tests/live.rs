@@ -12,7 +12,8 @@ use std::{
 use chrono::TimeDelta;
 use recgate_e2e::{ACME, Call, Fixture, Raw, utc, wait_for};
 
-/// What a finished recording may take; the rest is for machines that have much to do.
+/// What a finished recording may take; the rest is for machines that have much to do. That no scan is on its way shows
+/// here, for there is none for an hour; that no timer is, where the plugin's are declared.
 const PROMISED: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(8);
 

@@ -1,6 +1,8 @@
 //! What was erased is nowhere, and never comes back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::Arc;
+
 use recgate_plugin_api::{JoinKey, JoinKind};
 
 use super::*;
@@ -229,6 +231,32 @@ async fn what_a_crash_leaves_is_finished_at_the_next_start() {
     world.catalog.finish_erasures(&world.tenant, now()).await.unwrap();
     assert!(!world.catalog.is_erasing(&erasure).await.unwrap());
     assert_eq!(places_of(&world, "Agent 2").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_erasure_during_a_build_is_carried_out_after_it() {
+    let world = World::new().await;
+    world.bent.change(|storage| (1..=3).for_each(|n| add(storage, n, EVENING)));
+    world.scan().await;
+    let (catalog, tenant) = (Arc::clone(&world.catalog), Arc::clone(&world.tenant));
+    // What a build that was killed has left behind.
+    let left = catalog.index_path(7, IndexPart::Media(utc_june(7)), 17).with_file_name("media.building.csv");
+    std::fs::write(left, "Agent 2").unwrap();
+
+    let building = catalog.builds.lock().await;
+    let begun = catalog.begin_root(&building, &tenant, june(6)).await.unwrap();
+    let erasure = erase(&world, "2.wav").await;
+    let finishing = tokio::spawn({
+        let (catalog, tenant) = (Arc::clone(&catalog), Arc::clone(&tenant));
+        async move { catalog.finish_erasures(&tenant, now()).await }
+    });
+    tokio::task::yield_now().await;
+    catalog.commit_root(&building, &tenant, june(6), begun, false, now()).await.unwrap();
+    drop(building);
+    assert_eq!(finishing.await.unwrap().unwrap(), 1);
+    assert!(!catalog.is_erasing(&erasure).await.unwrap());
+    assert_eq!(places_of(&world, "Agent 2").await, Vec::<String>::new());
+    assert!(world.index(IndexPart::Root(june(6))).await.contains("Agent 3"));
 }
 
 #[tokio::test]
