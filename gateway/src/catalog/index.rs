@@ -115,10 +115,9 @@ impl Catalog {
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             for (day, row) in rows {
-                let Some(end) = tenant.zone.end_of(day) else { continue };
-                if wanted(&row) && is_due(&row, end, watermark, now_ms) {
-                    let incomplete = watermark < end;
-                    self.publish_root(tenant, day, incomplete, now_ms).await?;
+                let Some(span) = Span::of(tenant, day) else { continue };
+                if wanted(&row) && is_due(&row, span, tenant.live_index, watermark, now_ms) {
+                    self.publish_root(tenant, day, watermark < span.end, now_ms).await?;
                     published += 1;
                 }
             }
@@ -136,8 +135,11 @@ impl Catalog {
         let mut from = None;
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
-            let dues = rows.iter().filter_map(|(day, row)| latest(row, tenant.zone.end_of(*day)?));
-            overdue.incomplete += rows.iter().map(|(_, row)| u64::from(row.incomplete)).sum::<u64>();
+            let dues = rows
+                .iter()
+                .filter_map(|(day, row)| latest(row, tenant.zone.end_of(*day)?, tenant.live_index));
+            let incomplete = |row: &RootIndexRow| row.incomplete && !row.running;
+            overdue.incomplete += rows.iter().map(|(_, row)| u64::from(incomplete(row))).sum::<u64>();
             for due in dues.filter(|due| *due <= now_ms) {
                 overdue.indexes += 1;
                 overdue.since_ms = Some(overdue.since_ms.map_or(due, |since| since.min(due)));
@@ -318,11 +320,15 @@ impl Catalog {
             row.file = generation.finish(now_ms)?;
             row.dirty_since_ms = None;
         }
-        row.incomplete = incomplete;
+        let running = Span::of(tenant, day).is_some_and(|span| !span.is_settled(incomplete, now_ms));
+        row.running = running;
+        row.incomplete = incomplete || running;
         txn.put(key, &row)?;
         self.record(&mut writer, txn, &[]).await?;
         let took_ms = began.elapsed().as_millis();
-        if incomplete {
+        if running {
+            tracing::debug!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index of the running day written");
+        } else if incomplete {
             tracing::warn!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published incomplete: a source has not told all of that day yet");
         } else {
             tracing::info!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published");
@@ -404,15 +410,20 @@ impl Catalog {
         }
     }
 
-    /// Appends the rows of new names to their folders' files, which are synced before anybody counts on them.
-    pub(super) async fn append_to_folders(
+    /// Appends the rows of new names to their folders' files, and those of running days to these days' root indexes. The
+    /// files are synced before anybody counts on them.
+    pub(super) async fn append_to_indexes(
         &self,
         txn: &mut Txn<'_>,
         tenant: &Tenant,
         named: BTreeMap<UtcDay, Vec<Place>>,
+        running: BTreeMap<LocalDay, Vec<Place>>,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut appends = Vec::new();
+        for (day, places) in running {
+            appends.extend(self.append_to_root(txn, tenant, day, &places, now_ms).await?);
+        }
         for (day, places) in named {
             let key = keys::folder(tenant.id, day);
             let mut row: FolderRow = txn.get(&key).await?.unwrap_or_default();
@@ -457,6 +468,35 @@ impl Catalog {
         tokio::task::spawn_blocking(move || append_all(&folder, &appends))
             .await
             .map_err(|error| CatalogError::Row(format!("appending to indexes: {error}")))?
+    }
+
+    /// The rows of new names for the root index of a running day, in the order of publication.
+    async fn append_to_root(
+        &self,
+        txn: &mut Txn<'_>,
+        tenant: &Tenant,
+        day: LocalDay,
+        places: &[Place],
+        now_ms: i64,
+    ) -> Result<Option<Append>, CatalogError> {
+        let (key, part) = (keys::root_index(tenant.id, day), IndexPart::Root(day));
+        let mut row: RootIndexRow = txn.get(&key).await?.unwrap_or_default();
+        if !self.is_whole(tenant.id, part, row.file) {
+            // It will be written anew, with these rows.
+            row = RootIndexRow { file: IndexFile::default(), dirty_since_ms: Some(now_ms), ..row };
+            txn.put(key, &row)?;
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        for place in places {
+            if let Some(recording) = txn.get::<Recording>(&keys::recording(tenant.id, *place)).await? {
+                append_row(part.kind(), &index_row(tenant, *place, &recording)?, &tenant.zone, &mut bytes);
+                row.rows = row.rows.saturating_add(1);
+            }
+        }
+        let append = self.plan_append(tenant.id, part, &mut row.file, bytes, now_ms);
+        txn.put(key, &row)?;
+        Ok(Some(append))
     }
 
     fn plan_append(
@@ -524,23 +564,54 @@ fn is_wanted_at_once(row: &RootIndexRow) -> bool {
     row.file.generation != 0 && row.dirty_since_ms == Some(AT_ONCE)
 }
 
-fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
+/// From when to when a local day is, Unix milliseconds UTC.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: i64,
+    end: i64,
+}
+
+impl Span {
+    /// `None` for a date that the zone skips.
+    fn of(tenant: &Tenant, day: LocalDay) -> Option<Self> {
+        Some(Self { start: tenant.zone.start_of(day)?, end: tenant.zone.end_of(day)? })
+    }
+
+    /// Whether its root index is published as that of a day that is over: when its sources have told all of it, at the
+    /// latest some time after its end.
+    fn is_settled(self, incomplete: bool, now_ms: i64) -> bool {
+        now_ms >= self.end && (!incomplete || now_ms >= self.end.saturating_add(LATEST_MS))
+    }
+}
+
+fn is_due(row: &RootIndexRow, day: Span, live: bool, watermark: i64, now_ms: i64) -> bool {
     if is_wanted_at_once(row) {
         return true;
     }
-    if now_ms < end {
-        return false;
+    let complete = watermark >= day.end;
+    let settled = day.is_settled(!complete, now_ms);
+    // A time in the future is that of a clock that was set back.
+    let rested = |since: i64| now_ms.saturating_sub(since) >= REPUBLISH_MS || now_ms < since;
+    if row.running && settled {
+        return true;
     }
-    let complete = watermark >= end;
+    if row.running || now_ms < day.end {
+        // The file's time is that of the last addition, so what rests is the change.
+        let changed = row.file.generation == 0 || row.dirty_since_ms.is_some_and(rested);
+        return live && now_ms >= day.start && changed;
+    }
     if row.file.generation == 0 {
-        return complete || now_ms >= end.saturating_add(LATEST_MS);
+        return settled;
     }
-    let rested = now_ms.saturating_sub(row.file.modified.saturating_mul(1000)) >= REPUBLISH_MS;
-    row.dirty_since_ms.is_some() && rested || row.incomplete && complete
+    row.dirty_since_ms.is_some() && rested(row.file.modified.saturating_mul(1000)) || row.incomplete && complete
 }
 
 /// When a root index is due at the latest; `None` where nothing is owed. What came late is due when it came.
-pub(super) fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
+pub(super) fn latest(row: &RootIndexRow, end: i64, live: bool) -> Option<i64> {
+    if row.running {
+        let changed = row.dirty_since_ms.filter(|_| live).map(|since| since.saturating_add(REPUBLISH_MS));
+        return Some(changed.unwrap_or(i64::MAX).min(end.saturating_add(LATEST_MS)));
+    }
     let at_the_latest = match row.file.generation {
         0 => end.saturating_add(LATEST_MS),
         _ => row.file.modified.saturating_mul(1000).saturating_add(REPUBLISH_MS),

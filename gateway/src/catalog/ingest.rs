@@ -11,12 +11,12 @@ use super::{
     erase, join, keys,
     keys::Place,
     naming,
-    rows::{self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, TenantRow, Told, numbered},
+    rows::{self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, RootIndexRow, TenantRow, Told, numbered},
     txn::Txn,
 };
 use crate::{
     config::{Source, Tenant, Unmatched},
-    layout::{Extension, NameForm, RecordingName, UtcDay, UtcSecond},
+    layout::{Extension, LocalDay, NameForm, RecordingName, UtcDay, UtcSecond},
 };
 
 /// What came of a batch of items.
@@ -141,6 +141,8 @@ struct Work<'a> {
     touched: BTreeSet<String>,
     /// New names by folder, in the order of publication.
     named: BTreeMap<UtcDay, Vec<Place>>,
+    /// New names of days whose root index is shown while they run, in the same order.
+    running: BTreeMap<LocalDay, Vec<Place>>,
     outcome: Ingested,
 }
 
@@ -165,6 +167,7 @@ impl<'a> Work<'a> {
             entries: Vec::new(),
             touched: BTreeSet::new(),
             named: BTreeMap::new(),
+            running: BTreeMap::new(),
             outcome: Ingested::default(),
         })
     }
@@ -484,11 +487,26 @@ impl<'a> Work<'a> {
             header_patch: row.told.header_patch.clone(),
         };
         self.txn.put(keys::media(self.tenant.id, self.source.id, id), &MediaRow { due_ms: None, ..row })?;
+        let shown = self.running_index(local_day).await?;
         apply::published(&mut self.txn, &published, details, self.now_ms).await?;
+        if let Some(before) = shown {
+            // It is appended to, which leaves it no further behind than it was.
+            self.txn.put(keys::root_index(self.tenant.id, local_day), &before)?;
+            self.running.entry(local_day).or_default().push(Place::new(second, sequence));
+        }
         self.named.entry(second.day()).or_default().push(Place::new(second, sequence));
         self.entries.push(Entry::Published(published));
         self.outcome.published += 1;
         Ok(())
+    }
+
+    /// The root index of a day, if it is shown while the day runs.
+    async fn running_index(&mut self, day: LocalDay) -> Result<Option<RootIndexRow>, CatalogError> {
+        if !self.tenant.live_index {
+            return Ok(None);
+        }
+        let row = self.txn.get::<RootIndexRow>(&keys::root_index(self.tenant.id, day)).await?;
+        Ok(row.filter(|row| row.running && row.file.generation != 0))
     }
 
     /// Facts that come late change cells, never what was frozen.
@@ -572,7 +590,9 @@ impl<'a> Work<'a> {
             return Ok(self.outcome);
         }
         let named = std::mem::take(&mut self.named);
-        let prepared = self.catalog.append_to_folders(&mut self.txn, self.tenant, named, self.now_ms).await;
+        let running = std::mem::take(&mut self.running);
+        let prepared =
+            self.catalog.append_to_indexes(&mut self.txn, self.tenant, named, running, self.now_ms).await;
         let result = match prepared {
             Ok(()) => self.catalog.record(self.writer, self.txn, &self.entries).await,
             Err(error) => Err(error),

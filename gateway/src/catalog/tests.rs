@@ -28,6 +28,7 @@ use crate::{
 
 mod live;
 mod names;
+mod running;
 
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
 pub(super) const EVENING: i64 = 1_465_259_400_000;
@@ -140,6 +141,7 @@ impl World {
             name: "acme".into(),
             zone: TenantZone::new(chrono_tz::America::Los_Angeles, Vec::new()).unwrap(),
             name_form: NameForm::Long,
+            live_index: false,
             user_ca_keys: Vec::new(),
             revoked_keys: Vec::new(),
             quota: crate::config::Quota::default(),
