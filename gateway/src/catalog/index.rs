@@ -20,6 +20,7 @@ use super::{
     keys,
     keys::Place,
     rows::{self, Condition, FolderRow, IndexFile, Recording, RootIndexRow, TenantRow},
+    sync::is_ahead,
     txn::Txn,
 };
 use crate::{
@@ -109,7 +110,7 @@ impl Catalog {
         wanted: impl Fn(&RootIndexRow) -> bool,
     ) -> Result<u64, CatalogError> {
         self.owe_empty_days(tenant, now_ms).await?;
-        let watermark = self.watermark(tenant).await?;
+        let watermark = self.watermark(tenant, now_ms).await?;
         let mut published = 0;
         let mut from = None;
         loop {
@@ -253,11 +254,13 @@ impl Catalog {
                 .is_ok_and(|metadata| metadata.len() >= file.length)
     }
 
-    /// The earliest of the sources' watermarks: what started before it is known.
-    pub(super) async fn watermark(&self, tenant: &Tenant) -> Result<i64, CatalogError> {
+    /// The earliest of the sources' watermarks: what started before it is known. One that was told while the clock ran
+    /// ahead says nothing.
+    pub(super) async fn watermark(&self, tenant: &Tenant, now_ms: i64) -> Result<i64, CatalogError> {
         let mut earliest = i64::MAX;
         for source in &tenant.sources {
-            earliest = earliest.min(self.source(tenant.id, source.id).await?.watermark_ms);
+            let told = self.source(tenant.id, source.id).await?.watermark_ms;
+            earliest = earliest.min(if is_ahead(told, now_ms) { i64::MIN } else { told });
         }
         Ok(earliest)
     }
@@ -603,7 +606,8 @@ fn is_due(row: &RootIndexRow, day: Span, live: bool, watermark: i64, now_ms: i64
     if row.file.generation == 0 {
         return settled;
     }
-    row.dirty_since_ms.is_some() && rested(row.file.modified.saturating_mul(1000)) || row.incomplete && complete
+    row.dirty_since_ms.is_some() && rested(row.file.modified.saturating_mul(1000))
+        || row.incomplete && complete
 }
 
 /// When a root index is due at the latest; `None` where nothing is owed. What came late is due when it came.

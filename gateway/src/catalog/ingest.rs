@@ -11,8 +11,12 @@ use super::{
     erase, join, keys,
     keys::Place,
     naming,
-    rows::{self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, RootIndexRow, TenantRow, Told, numbered},
+    rows::{
+        self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, RootIndexRow, TenantRow, Told,
+        numbered,
+    },
     txn::Txn,
+    unmatched,
 };
 use crate::{
     config::{Source, Tenant, Unmatched},
@@ -29,6 +33,11 @@ pub struct Ingested {
     /// Published media that were told with another version than the one that is served. They have to be
     /// confirmed before they are believed: (media id, pinned version).
     pub changed: Vec<(String, String)>,
+    /// Media that were told by an id that differs from a known one's only in case, and are taken for that: the id that
+    /// was told, and the known one.
+    pub respelled: Vec<(String, String)>,
+    /// Sets of facts that were left out, because too many wait for media.
+    pub left_out: u64,
     /// Things that sources must not tell, for the log.
     pub complaints: Vec<String>,
 }
@@ -239,6 +248,14 @@ impl<'a> Work<'a> {
         let key = keys::media(tenant, source, &media.id);
         let told = Told::new(&media);
         let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else {
+            if let Some(known) = self.other_spelling(&media.id, &told).await? {
+                self.complain(format!(
+                    "media {:?}: its id differs from {known:?} only in case, and nothing else differs: taken for that",
+                    media.id
+                ));
+                self.outcome.respelled.push((media.id, known));
+                return Ok(());
+            }
             return self.learn(key, &media, told).await;
         };
         if row.told == told {
@@ -255,6 +272,30 @@ impl<'a> Work<'a> {
         self.txn.put(key, &row)?;
         self.touched.insert(media.id);
         Ok(())
+    }
+
+    /// The id of a known medium that is the same but for its case, as a storage shows it that doesn't tell cases apart:
+    /// with the same version, and found by a key, by the name that it had, or in lower case. A second recording of it
+    /// would have a second name.
+    async fn other_spelling(&mut self, id: &str, told: &Told) -> Result<Option<String>, CatalogError> {
+        let (tenant, source, folded) = (self.tenant.id, self.source.id, id.to_lowercase());
+        let mut candidates = BTreeSet::from([folded.clone()]);
+        for (kind, value) in &told.keys {
+            let join = self.txn.get::<JoinRow>(&keys::join(tenant, source, *kind, value)).await?;
+            candidates.extend(join.map(|join| join.media).unwrap_or_default());
+        }
+        if let Some(name) = told.preferred_name() {
+            let place = keys::recording(tenant, Place::new(name.second, name.sequence));
+            let holder = self.txn.get::<Recording>(&place).await?.map(|recording| recording.frozen);
+            candidates.extend(holder.filter(|frozen| frozen.source == source).map(|frozen| frozen.media));
+        }
+        for known in candidates.into_iter().filter(|known| known != id && known.to_lowercase() == folded) {
+            let row = self.txn.get::<MediaRow>(&keys::media(tenant, source, &known)).await?;
+            if row.is_some_and(|row| !told.version.is_empty() && row.told.version == told.version) {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
     }
 
     async fn learn(&mut self, key: Vec<u8>, media: &Media, told: Told) -> Result<(), CatalogError> {
@@ -334,14 +375,39 @@ impl<'a> Work<'a> {
         }
         let key = keys::facts(tenant, source, &facts.id);
         let known = self.txn.get::<FactsRow>(&key).await?;
-        let row = FactsRow {
+        let mut row = FactsRow {
             revision: facts.revision,
             gone: facts.gone,
             keys: numbered(&facts.keys),
             values: facts.values,
+            unmatched_since: known.as_ref().and_then(|known| known.unmatched_since),
         };
         if known.as_ref().is_some_and(|known| known.revision > row.revision || *known == row) {
             return Ok(());
+        }
+        if known.as_ref().is_some_and(|known| known.revision == row.revision) {
+            self.complain(format!(
+                "facts {:?}: told again otherwise, with the same revision; what was told last counts",
+                facts.id
+            ));
+        }
+        let waits = known.is_none() || row.unmatched_since.is_some();
+        let joined = waits && unmatched::joins_media(&mut self.txn, tenant, source, &row.keys).await?;
+        let wanted = (tenant, source, facts.id.as_str());
+        match row.unmatched_since {
+            Some(age_ms) if joined => {
+                unmatched::let_go(&mut self.txn, wanted, age_ms).await?;
+                row.unmatched_since = None;
+            }
+            None if waits && !joined => {
+                let age_ms = unmatched::age(&row.values, self.now_ms);
+                if !unmatched::take_in(&mut self.txn, self.catalog.unmatched_max, wanted, age_ms).await? {
+                    self.outcome.left_out = self.outcome.left_out.saturating_add(1);
+                    return Ok(());
+                }
+                row.unmatched_since = Some(age_ms);
+            }
+            _ => {}
         }
         let old = known.map(|known| known.keys).unwrap_or_default();
         for (kind, value) in old.iter().filter(|key| !row.keys.contains(key)) {
@@ -383,7 +449,7 @@ impl<'a> Work<'a> {
                 self.complain(format!("media {id:?}: more than {} share a key", join::MAX_JOINED));
             }
         }
-        Ok(())
+        unmatched::matched(&mut self.txn, tenant, source, new).await
     }
 
     fn due_of(&self, told: &Told) -> i64 {

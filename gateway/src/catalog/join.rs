@@ -40,7 +40,10 @@ pub async fn joined_rows(
     told: &Told,
 ) -> Result<Vec<(String, FactsRow)>, CatalogError> {
     let mut found: Vec<(u32, std::cmp::Reverse<u64>, String, FactsRow)> = Vec::new();
-    for (kind, value) in &told.keys {
+    // The strongest first: facts that join by several keys count by that.
+    let mut strongest: Vec<_> = told.keys.iter().collect();
+    strongest.sort();
+    for (kind, value) in strongest {
         let Some(join) = txn.get::<JoinRow>(&keys::join(tenant, source, *kind, value)).await? else {
             continue;
         };

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicI64, Ordering},
@@ -26,6 +26,8 @@ use crate::{
     state::{Chain, JournalOptions, RedbStore},
 };
 
+mod facts;
+mod failing;
 mod live;
 mod names;
 mod running;
@@ -47,6 +49,10 @@ pub(super) struct Storage {
     /// A call that is abandoned keeps its end of the channel.
     hangs: bool,
     watermark_ms: Option<i64>,
+    /// Media that are there and can't be read: they aren't told, and asked for they are refused.
+    unreadable: BTreeSet<String>,
+    /// It doesn't tell upper from lower case.
+    folds_case: bool,
 }
 
 #[derive(Default)]
@@ -80,7 +86,8 @@ impl MediaSource for Bent {
         let items_of_an_abandoned_call = items.clone();
         let (batches, fails) = {
             let storage = self.0.lock().unwrap();
-            let media = storage.media.values().cloned().map(Item::Media);
+            let readable = |media: &&Media| !storage.unreadable.contains(&media.id);
+            let media = storage.media.values().filter(readable).cloned().map(Item::Media);
             let facts = storage.facts.values().cloned().map(Item::Facts);
             let items: Vec<Item> = media.chain(facts).collect();
             if storage.hangs {
@@ -101,7 +108,15 @@ impl MediaSource for Bent {
         }
     }
     async fn stat(&self, id: &str, _version: Option<&str>) -> Result<Media, SourceError> {
-        self.0.lock().unwrap().media.get(id).cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
+        let storage = self.0.lock().unwrap();
+        if storage.unreadable.contains(id) {
+            return Err(Self::error(ErrorCode::Permission));
+        }
+        let folded = |media: &&Media| storage.folds_case && media.id.eq_ignore_ascii_case(id);
+        let found = storage.media.get(id).or_else(|| storage.media.values().find(folded));
+        found
+            .map(|media| Media { id: id.into(), ..media.clone() })
+            .ok_or_else(|| Self::error(ErrorCode::NotFound))
     }
     async fn open(&self, _id: &str, _version: &str) -> Result<Arc<dyn OpenMedia>, SourceError> {
         Err(Self::error(ErrorCode::Unsupported))

@@ -1,5 +1,7 @@
 //! What a source seems to have lost or changed is asked for before it is believed.
 
+use std::collections::HashSet;
+
 use recgate_plugin_api::{ErrorCode, Media};
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +70,14 @@ impl Synchroniser {
     }
 
     /// Media that the scan no longer told are missing if the source confirms each, and if they are few.
-    pub(super) async fn confirm_vanished(&self, stop: &CancellationToken) -> Result<(), ScanError> {
+    ///
+    /// Those that were told by another spelling of their ids are no sign of an unmounted disk: where the storage doesn't
+    /// tell cases apart, they answer to both.
+    pub(super) async fn confirm_vanished(
+        &self,
+        stop: &CancellationToken,
+        respelled: &HashSet<String>,
+    ) -> Result<(), ScanError> {
         let (mut known, mut vanished) = (0_u64, Vec::new());
         let mut from = None;
         loop {
@@ -94,7 +103,7 @@ impl Synchroniser {
         if vanished.is_empty() {
             return Ok(());
         }
-        let count = vanished.len() as u64;
+        let count = vanished.iter().filter(|id| !respelled.contains(*id)).count() as u64;
         // A single one may always go, so that small archives work; but never the last.
         let allowed = (known.saturating_mul(VANISH_PERCENT) / 100).max(1);
         if count > allowed || count == known {
@@ -114,7 +123,14 @@ impl Synchroniser {
         }
         // What the watch has told meanwhile has come back.
         confirmed.retain(|id| !self.heard.was_told(id));
+        let count = confirmed.len() as u64;
+        if count > allowed {
+            return Err(ScanError::Vanished { vanished: count, known });
+        }
         let marked = self.mark(&confirmed, Condition::Missing).await?;
+        for id in confirmed.iter().filter(|id| respelled.contains(*id)) {
+            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, media = %id, "it is not there any more under this spelling of its id: the other one is a new recording");
+        }
         if marked > 0 {
             tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, count = marked, "published recordings have vanished from their source");
         }

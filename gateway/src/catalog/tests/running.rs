@@ -127,8 +127,7 @@ async fn a_running_day_whose_source_does_not_tell_ends_incomplete() {
     let world = live().await;
     let end = today(&world).1;
     publish(&world, now()).await;
-    let incomplete =
-        async |at| world.catalog.overdue_indexes(&world.tenant, at).await.unwrap().incomplete;
+    let incomplete = async |at| world.catalog.overdue_indexes(&world.tenant, at).await.unwrap().incomplete;
     publish(&world, end + 54 * MINUTE).await;
     assert!(row(&world).await.running);
     assert_eq!(incomplete(end + 54 * MINUTE).await, 0);
