@@ -4,7 +4,6 @@
 //! So of media that a watch has told since the scan began, the watch's word counts ([`Heard`]).
 
 use std::{
-    collections::HashSet,
     sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
@@ -30,10 +29,6 @@ const QUEUE: usize = 4;
 
 /// The part of a source's media that may vanish between two scans; more looks like an unmounted disk.
 const VANISH_PERCENT: u64 = 5;
-
-/// Media of one scan whose ids are spelled otherwise than before and that are remembered one by one. Of what is more,
-/// the old ids look as if they had vanished, and so many aren't believed.
-const RESPELLED: usize = 10_000;
 
 /// A watermark that is further ahead of the clock than this was told while the clock was wrong.
 const AHEAD_MS: i64 = 60_000;
@@ -82,8 +77,6 @@ struct Outcome {
     told: u64,
     /// Published media that were told with another version: id and the version that was published.
     changed: Vec<(String, String)>,
-    /// Media that were told by another spelling of their ids: the known ids.
-    respelled: HashSet<String>,
     /// Sets of facts that were left out.
     left_out: u64,
 }
@@ -231,7 +224,7 @@ impl Synchroniser {
         // One medium that can't be confirmed must not keep all others from being decided about.
         let confirmed = self.confirm_changed(stop, outcome.changed).await;
         self.decide_due(started).await?;
-        let vanished = self.confirm_vanished(stop, &outcome.respelled).await;
+        let vanished = self.confirm_vanished(stop).await;
         let dropped = self.catalog.drop_unmatched(self.tenant.id, self.source.id).await?;
         let left_out = outcome.left_out.saturating_add(dropped);
         let now = (self.now_ms)();
@@ -274,8 +267,7 @@ impl Synchroniser {
             // The rest is told again by the next scan.
             let room = 10_000_usize.saturating_sub(outcome.changed.len());
             outcome.changed.extend(ingested.changed.into_iter().take(room));
-            let room = RESPELLED.saturating_sub(outcome.respelled.len());
-            outcome.respelled.extend(ingested.respelled.into_iter().take(room).map(|(_, known)| known));
+            self.heard.respelled(ingested.respelled);
             outcome.left_out = outcome.left_out.saturating_add(ingested.left_out);
         }
     }

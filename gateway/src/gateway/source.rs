@@ -150,6 +150,9 @@ async fn make(shared: &Arc<Shared>, source: &Source) -> Result<Arc<dyn MediaSour
     tokio::task::spawn_blocking(move || {
         let trust = Trust { in_process: source.in_process, sha256: source.sha256 };
         let plugin = plugins.load(&source.plugin, trust).map_err(|error| error.to_string())?;
+        if let Some(wrong) = plugin.outlasts(&source.settings, source.call_timeout) {
+            return Err(format!("settings: {wrong}"));
+        }
         let limits = CallLimits { timeout: source.call_timeout, max_calls: 0 };
         let instance =
             plugin.create(&source.name, &source.settings, limits).map_err(|error| error.to_string())?;

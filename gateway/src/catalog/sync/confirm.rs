@@ -1,7 +1,5 @@
 //! What a source seems to have lost or changed is asked for before it is believed.
 
-use std::collections::HashSet;
-
 use recgate_plugin_api::{ErrorCode, Media};
 use tokio_util::sync::CancellationToken;
 
@@ -73,11 +71,7 @@ impl Synchroniser {
     ///
     /// Those that were told by another spelling of their ids are no sign of an unmounted disk: where the storage doesn't
     /// tell cases apart, they answer to both.
-    pub(super) async fn confirm_vanished(
-        &self,
-        stop: &CancellationToken,
-        respelled: &HashSet<String>,
-    ) -> Result<(), ScanError> {
+    pub(super) async fn confirm_vanished(&self, stop: &CancellationToken) -> Result<(), ScanError> {
         let (mut known, mut vanished) = (0_u64, Vec::new());
         let mut from = None;
         loop {
@@ -103,7 +97,7 @@ impl Synchroniser {
         if vanished.is_empty() {
             return Ok(());
         }
-        let count = vanished.iter().filter(|id| !respelled.contains(*id)).count() as u64;
+        let count = vanished.iter().filter(|id| !self.heard.was_respelled(id)).count() as u64;
         // A single one may always go, so that small archives work; but never the last.
         let allowed = (known.saturating_mul(VANISH_PERCENT) / 100).max(1);
         if count > allowed || count == known {
@@ -128,7 +122,7 @@ impl Synchroniser {
             return Err(ScanError::Vanished { vanished: count, known });
         }
         let marked = self.mark(&confirmed, Condition::Missing).await?;
-        for id in confirmed.iter().filter(|id| respelled.contains(*id)) {
+        for id in confirmed.iter().filter(|id| self.heard.was_respelled(id)) {
             tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, media = %id, "it is not there any more under this spelling of its id: the other one is a new recording");
         }
         if marked > 0 {

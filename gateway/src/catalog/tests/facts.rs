@@ -92,6 +92,19 @@ async fn of_contradictory_facts_the_same_ones_win_in_every_order() {
 }
 
 #[tokio::test]
+async fn that_the_source_deleted_a_recording_is_a_fact_and_no_more() {
+    let world = World::new().await;
+    let deleted = told("a", 1, &[UUID], &[("deleted", "true")]);
+    world.bent.change(|storage| {
+        storage.media.insert(medium(1).id, medium(1));
+        storage.facts.insert(deleted.id.clone(), deleted);
+    });
+    assert_eq!(world.scan().await.error, None);
+    assert_eq!(world.names().await.len(), 1, "its medium is there, and that decides");
+    assert_eq!(cells(&world).await["1.wav"].values["deleted"], "true");
+}
+
+#[tokio::test]
 async fn facts_of_one_revision_that_change_are_reported_and_the_last_word_counts() {
     let world = World::new().await;
     let named = |name| Item::Facts(told("a", 1, &[UUID], &[(fact::AGENT_NAME, name)]));
