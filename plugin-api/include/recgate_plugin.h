@@ -260,7 +260,8 @@ typedef struct rg_facts {
     uint32_t struct_size;
     uint32_t gone;     /* 1: the source has withdrawn these facts; else 0 */
     rg_str id;         /* stable and unique in the source */
-    uint64_t revision; /* the greater one wins among facts of one id */
+    uint64_t revision; /* the greater one wins among facts of one id; of two with one revision what is told last, and
+                          that is reported */
     const rg_key *keys;
     uint64_t key_count;
     const rg_pair *values;
@@ -354,7 +355,9 @@ typedef struct rg_plugin {
     uint32_t struct_size;
     uint32_t reserved; /* 0 */
 
-    /* Hands over the JSON Schema of the configuration. Called before any instance exists. */
+    /* Hands over the JSON Schema of the configuration. Called before any instance exists. A property that is a number of
+     * seconds which may pass within one call without a sign of life says how many times they may, for example with
+     * "x-recgate-times-in-call-timeout": 2; the host refuses settings that would outlast its own patience. */
     int32_t (*config_schema)(rg_emit_text emit, void *emit_ctx, rg_error *error);
 
     /* Makes an instance from its configuration, JSON that satisfies the schema. *out is set only with RG_OK. */

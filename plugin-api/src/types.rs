@@ -100,7 +100,7 @@ pub struct JoinKey {
 pub struct Facts {
     /// Stable and unique in the source, at most 1024 bytes of UTF-8.
     pub id: String,
-    /// The greater one wins among facts of one id.
+    /// The greater one wins among facts of one id; of two with one revision what is told last, and that is reported.
     pub revision: u64,
     /// The source has withdrawn these facts.
     pub gone: bool,

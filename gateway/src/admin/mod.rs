@@ -353,6 +353,21 @@ pub struct SourceReport {
     /// Why it isn't watched although its plugin can watch.
     #[serde(default)]
     pub watch_problem: Option<String>,
+    /// Whether its last complete scan couldn't read everything, so that what is new there isn't known.
+    #[serde(default)]
+    pub partial: bool,
+    /// How often it has told what it must not, since it is followed.
+    #[serde(default)]
+    pub complaints: u64,
+    /// What that was the last time.
+    #[serde(default)]
+    pub complaint: Option<String>,
+    /// Sets of facts that are kept and join no recording.
+    #[serde(default)]
+    pub unmatched_facts: u64,
+    /// Sets of facts that its last complete scan told and that aren't kept, because too many join no recording.
+    #[serde(default)]
+    pub facts_left_out: u64,
     /// Media that the last complete scan told.
     pub media: u64,
     /// When the last complete scan began; `None` before the first since the gateway started.

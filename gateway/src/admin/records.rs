@@ -362,6 +362,9 @@ pub struct IndexReport {
     pub modified: Option<DateTime<Utc>>,
     /// Published when every source had told all of the day.
     pub complete: bool,
+    /// Whether it is shown while its day runs (`live_index`); then it isn't complete.
+    #[serde(default)]
+    pub running: bool,
     /// Since when it is behind what is known.
     pub changed: Option<DateTime<Utc>>,
     /// When it is to be published at the latest, or anew; `None` where nothing is owed.

@@ -189,7 +189,7 @@ impl Catalog {
         let root = self.root_index(tenant.id, local_day).await?;
         if root.is_some_and(|row| row.file.generation != 0) {
             let end = tenant.zone.end_of(local_day).unwrap_or(i64::MIN);
-            let incomplete = self.watermark(tenant).await? < end;
+            let incomplete = self.watermark(tenant, now_ms).await? < end;
             self.publish_root(&building, tenant, local_day, incomplete, now_ms).await?;
         }
         if self.folder(tenant.id, utc_day).await?.is_some_and(|row| row.dirty_since_ms.is_some()) {

@@ -21,6 +21,7 @@ use super::{
     keys,
     keys::Place,
     rows::{FolderRow, IndexFile, Recording, RootIndexRow, TenantRow},
+    sync::is_ahead,
     txn::Txn,
 };
 use crate::{
@@ -30,21 +31,15 @@ use crate::{
 use recgate_plugin_api::fact;
 
 mod build;
+mod due;
 mod turn;
 
 pub use build::Builds;
 pub use turn::Turn;
 
 use build::{Building, Draft, Replaced, Subject, in_thread};
-
-/// A root index is published at the latest this long after its day's end, as at 8x8 (between 00:00 and 01:00).
-const LATEST_MS: i64 = 55 * 60 * 1000;
-
-/// A root index that has changed is published again at most this often.
-const REPUBLISH_MS: i64 = 5 * 60 * 1000;
-
-/// A root index that is late already when the gateway starts waits this long for its sources to be heard, no longer.
-const FIRST_SCAN_MS: i64 = 5 * 60 * 1000;
+pub(super) use due::latest;
+use due::{Span, believable, has_waited, is_due, is_wanted_at_once};
 
 /// A folder's index is written anew at most this often; additions are appended at once.
 const REWRITE_MS: i64 = 30 * 1000;
@@ -131,17 +126,17 @@ impl Catalog {
         turn: &mut Turn<'_>,
     ) -> Result<u64, CatalogError> {
         self.owe_empty_days(tenant, now_ms).await?;
-        let watermark = self.watermark(tenant).await?;
+        let watermark = self.watermark(tenant, now_ms).await?;
         let mut due = Vec::new();
         let mut from = None;
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             for (day, row) in rows {
-                let Some(end) = tenant.zone.end_of(day) else { continue };
+                let Some(span) = Span::of(tenant, day) else { continue };
                 let wanted = is_wanted_at_once(&row)
-                    || unheard_since.is_none_or(|since| has_waited(&row, end, since, now_ms));
-                if wanted && is_due(&row, end, watermark, now_ms) {
-                    due.push((row.file.generation != 0, !is_wanted_at_once(&row), Reverse(day), end));
+                    || unheard_since.is_none_or(|since| has_waited(&row, span.end, since, now_ms));
+                if wanted && is_due(&row, span, tenant.live_index, watermark, now_ms) {
+                    due.push((row.file.generation != 0, !is_wanted_at_once(&row), Reverse(day), span.end));
                 }
             }
             match next {
@@ -171,9 +166,10 @@ impl Catalog {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             let dues = rows.iter().filter_map(|(day, row)| {
                 let end = tenant.zone.end_of(*day)?;
-                latest(&believable(row, end, now_ms), end)
+                latest(&believable(row, end, now_ms), end, tenant.live_index)
             });
-            overdue.incomplete += rows.iter().map(|(_, row)| u64::from(row.incomplete)).sum::<u64>();
+            let incomplete = |row: &RootIndexRow| row.incomplete && !row.running;
+            overdue.incomplete += rows.iter().map(|(_, row)| u64::from(incomplete(row))).sum::<u64>();
             for due in dues.filter(|due| *due <= now_ms) {
                 overdue.indexes += 1;
                 overdue.since_ms = Some(overdue.since_ms.map_or(due, |since| since.min(due)));
@@ -307,11 +303,13 @@ impl Catalog {
                 .is_ok_and(|metadata| metadata.len() >= file.length)
     }
 
-    /// The earliest of the sources' watermarks: what started before it is known.
-    pub(super) async fn watermark(&self, tenant: &Tenant) -> Result<i64, CatalogError> {
+    /// The earliest of the sources' watermarks: what started before it is known. One that was told while the clock ran
+    /// ahead says nothing.
+    pub(super) async fn watermark(&self, tenant: &Tenant, now_ms: i64) -> Result<i64, CatalogError> {
         let mut earliest = i64::MAX;
         for source in &tenant.sources {
-            earliest = earliest.min(self.source(tenant.id, source.id).await?.watermark_ms);
+            let told = self.source(tenant.id, source.id).await?.watermark_ms;
+            earliest = earliest.min(if is_ahead(told, now_ms) { i64::MIN } else { told });
         }
         Ok(earliest)
     }
@@ -360,7 +358,9 @@ impl Catalog {
         let begun = self.begin_root(building, tenant, day).await?;
         let row = self.commit_root(building, tenant, day, begun, incomplete, now_ms).await?;
         let took_ms = began.elapsed().as_millis();
-        if incomplete {
+        if row.running {
+            tracing::debug!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index of the running day written");
+        } else if incomplete {
             tracing::warn!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published incomplete: a source has not told all of that day yet");
         } else {
             tracing::info!(tenant = %tenant.name, %day, rows = row.rows, took_ms, "root index published");
@@ -407,7 +407,8 @@ impl Catalog {
             row.rows = built.rows;
             row.dirty_since_ms = building.end().mark(begun.row.dirty_since_ms, row.dirty_since_ms, now_ms);
         }
-        row.incomplete = incomplete;
+        row.running = Span::of(tenant, day).is_some_and(|span| !span.is_settled(incomplete, now_ms));
+        row.incomplete = incomplete || row.running;
         txn.put(key, &row)?;
         self.record(&mut writer, txn, &[]).await?;
         self.remove_others(tenant.id, vec![(part, row.file.generation)]).await;
@@ -470,15 +471,20 @@ impl Catalog {
         Ok(())
     }
 
-    /// Appends the rows of new names to their folders' files, which are synced before anybody counts on them.
-    pub(super) async fn append_to_folders(
+    /// Appends the rows of new names to their folders' files, and those of running days to these days' root indexes. The
+    /// files are synced before anybody counts on them.
+    pub(super) async fn append_to_indexes(
         &self,
         txn: &mut Txn<'_>,
         tenant: &Tenant,
         named: BTreeMap<UtcDay, Vec<Place>>,
+        running: BTreeMap<LocalDay, Vec<Place>>,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let mut appends = Vec::new();
+        for (day, places) in running {
+            appends.extend(self.append_to_root(txn, tenant, day, &places, now_ms).await?);
+        }
         for (day, places) in named {
             let key = keys::folder(tenant.id, day);
             let mut row: FolderRow = txn.get(&key).await?.unwrap_or_default();
@@ -521,6 +527,40 @@ impl Catalog {
         }
         let folder = self.index_dir.clone();
         in_thread(move || append_all(&folder, &appends)).await
+    }
+
+    /// The rows of new names for the root index of a running day, in the order of publication.
+    async fn append_to_root(
+        &self,
+        txn: &mut Txn<'_>,
+        tenant: &Tenant,
+        day: LocalDay,
+        places: &[Place],
+        now_ms: i64,
+    ) -> Result<Option<Append>, CatalogError> {
+        let (key, part) = (keys::root_index(tenant.id, day), IndexPart::Root(day));
+        let mut row: RootIndexRow = txn.get(&key).await?.unwrap_or_default();
+        if !self.is_whole(tenant.id, part, row.file) {
+            // It will be written anew, with these rows.
+            row = RootIndexRow { file: IndexFile::default(), dirty_since_ms: Some(now_ms), ..row };
+            txn.put(key, &row)?;
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        for place in places {
+            if let Some(recording) = txn.get::<Recording>(&keys::recording(tenant.id, *place)).await? {
+                append_row(
+                    part.kind(),
+                    &index_row(tenant.name_form, *place, &recording)?,
+                    &tenant.zone,
+                    &mut bytes,
+                );
+                row.rows = row.rows.saturating_add(1);
+            }
+        }
+        let append = self.plan_append(tenant.id, part, &mut row.file, bytes, now_ms);
+        txn.put(key, &row)?;
+        Ok(Some(append))
     }
 
     fn plan_append(
@@ -596,59 +636,6 @@ fn remove_beside(part: IndexPart, kept: &Path) -> Result<(), CatalogError> {
 pub(super) struct Begun<R> {
     row: R,
     draft: Option<Draft>,
-}
-
-/// Whether a root index has waited for sources that are to be heard as long as it may.
-fn has_waited(row: &RootIndexRow, end: i64, unheard_since: i64, now_ms: i64) -> bool {
-    let since = believable(row, end, now_ms).dirty_since_ms.unwrap_or(end).max(end);
-    let first_scan = if unheard_since > now_ms { i64::MIN } else { unheard_since };
-    now_ms >= since.saturating_add(LATEST_MS).max(first_scan.saturating_add(FIRST_SCAN_MS))
-}
-
-/// Somebody wants a published index written anew at once.
-fn is_wanted_at_once(row: &RootIndexRow) -> bool {
-    row.file.generation != 0 && row.dirty_since_ms == Some(AT_ONCE)
-}
-
-fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
-    if is_wanted_at_once(row) {
-        return true;
-    }
-    if now_ms < end {
-        return false;
-    }
-    let complete = watermark >= end;
-    if row.file.generation == 0 {
-        return complete || now_ms >= end.saturating_add(LATEST_MS);
-    }
-    let stamp = row.file.modified.saturating_mul(1000);
-    let rested = if now_ms < stamp {
-        // Written by a clock that was ahead, maybe before the day was over: it counts as none.
-        complete || now_ms >= end.saturating_add(LATEST_MS)
-    } else {
-        now_ms.saturating_sub(stamp) >= REPUBLISH_MS
-    };
-    row.dirty_since_ms.is_some() && rested || row.incomplete && complete
-}
-
-/// When a root index is due at the latest; `None` where nothing is owed. What came late is due when it came.
-pub(super) fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
-    let since = row.dirty_since_ms?;
-    let stamp = row.file.modified.saturating_mul(1000);
-    // A file that is newer than what it lacks was written by a clock that was ahead.
-    let is_ahead = since != AT_ONCE && stamp > since;
-    let at_the_latest = match row.file.generation {
-        0 => end.saturating_add(LATEST_MS),
-        _ if is_ahead => end.saturating_add(LATEST_MS),
-        _ => stamp.saturating_add(REPUBLISH_MS),
-    };
-    Some(since.max(at_the_latest))
-}
-
-/// The row, with a mark from the future as if it had been made at the day's end: the clock was set back since.
-fn believable(row: &RootIndexRow, end: i64, now_ms: i64) -> RootIndexRow {
-    let dirty_since_ms = row.dirty_since_ms.map(|since| if since > now_ms { since.min(end) } else { since });
-    RootIndexRow { dirty_since_ms, ..row.clone() }
 }
 
 fn is_wav(recording: &Recording) -> bool {

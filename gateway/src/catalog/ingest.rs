@@ -11,12 +11,16 @@ use super::{
     erase, join, keys,
     keys::Place,
     naming,
-    rows::{self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, TenantRow, Told, numbered},
+    rows::{
+        self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, RootIndexRow, TenantRow, Told,
+        numbered,
+    },
     txn::Txn,
+    unmatched,
 };
 use crate::{
     config::{Source, Tenant, Unmatched},
-    layout::{Extension, NameForm, RecordingName, UtcDay, UtcSecond},
+    layout::{Extension, LocalDay, NameForm, RecordingName, UtcDay, UtcSecond},
 };
 
 /// What came of a batch of items.
@@ -31,6 +35,11 @@ pub struct Ingested {
     pub changed: Vec<(String, String)>,
     /// How many published media were told with another version, those that are known to have changed included.
     pub differing: u64,
+    /// Media that were told by an id that differs from a known one's only in case, and are taken for that: the id that
+    /// was told, and the known one.
+    pub respelled: Vec<(String, String)>,
+    /// Sets of facts that were left out, because too many wait for media.
+    pub left_out: u64,
     /// Things that sources must not tell, for the log.
     pub complaints: Vec<String>,
 }
@@ -157,6 +166,8 @@ struct Work<'a> {
     touched: BTreeSet<String>,
     /// New names by folder, in the order of publication.
     named: BTreeMap<UtcDay, Vec<Place>>,
+    /// New names of days whose root index is shown while they run, in the same order.
+    running: BTreeMap<LocalDay, Vec<Place>>,
     outcome: Ingested,
 }
 
@@ -181,6 +192,7 @@ impl<'a> Work<'a> {
             entries: Vec::new(),
             touched: BTreeSet::new(),
             named: BTreeMap::new(),
+            running: BTreeMap::new(),
             outcome: Ingested::default(),
         })
     }
@@ -253,6 +265,14 @@ impl<'a> Work<'a> {
         let key = keys::media(tenant, source, &media.id);
         let told = Told::new(&media);
         let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else {
+            if let Some(known) = self.other_spelling(&media.id, &told).await? {
+                self.complain(format!(
+                    "media {:?}: its id differs from {known:?} only in case, and nothing else differs: taken for that",
+                    media.id
+                ));
+                self.outcome.respelled.push((media.id, known));
+                return Ok(());
+            }
             return self.learn(key, &media, told).await;
         };
         if row.told == told {
@@ -269,6 +289,30 @@ impl<'a> Work<'a> {
         self.txn.put(key, &row)?;
         self.touched.insert(media.id);
         Ok(())
+    }
+
+    /// The id of a known medium that is the same but for its case, as a storage shows it that doesn't tell cases apart:
+    /// with the same version, and found by a key, by the name that it had, or in lower case. A second recording of it
+    /// would have a second name.
+    async fn other_spelling(&mut self, id: &str, told: &Told) -> Result<Option<String>, CatalogError> {
+        let (tenant, source, folded) = (self.tenant.id, self.source.id, id.to_lowercase());
+        let mut candidates = BTreeSet::from([folded.clone()]);
+        for (kind, value) in &told.keys {
+            let join = self.txn.get::<JoinRow>(&keys::join(tenant, source, *kind, value)).await?;
+            candidates.extend(join.map(|join| join.media).unwrap_or_default());
+        }
+        if let Some(name) = told.preferred_name() {
+            let place = keys::recording(tenant, Place::new(name.second, name.sequence));
+            let holder = self.txn.get::<Recording>(&place).await?.map(|recording| recording.frozen);
+            candidates.extend(holder.filter(|frozen| frozen.source == source).map(|frozen| frozen.media));
+        }
+        for known in candidates.into_iter().filter(|known| known != id && known.to_lowercase() == folded) {
+            let row = self.txn.get::<MediaRow>(&keys::media(tenant, source, &known)).await?;
+            if row.is_some_and(|row| !told.version.is_empty() && row.told.version == told.version) {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
     }
 
     async fn learn(&mut self, key: Vec<u8>, media: &Media, told: Told) -> Result<(), CatalogError> {
@@ -359,14 +403,39 @@ impl<'a> Work<'a> {
         }
         let key = keys::facts(tenant, source, &facts.id);
         let known = self.txn.get::<FactsRow>(&key).await?;
-        let row = FactsRow {
+        let mut row = FactsRow {
             revision: facts.revision,
             gone: facts.gone,
             keys: numbered(&facts.keys),
             values: facts.values,
+            unmatched_since: known.as_ref().and_then(|known| known.unmatched_since),
         };
         if known.as_ref().is_some_and(|known| known.revision > row.revision || *known == row) {
             return Ok(());
+        }
+        if known.as_ref().is_some_and(|known| known.revision == row.revision) {
+            self.complain(format!(
+                "facts {:?}: told again otherwise, with the same revision; what was told last counts",
+                facts.id
+            ));
+        }
+        let waits = known.is_none() || row.unmatched_since.is_some();
+        let joined = waits && unmatched::joins_media(&mut self.txn, tenant, source, &row.keys).await?;
+        let wanted = (tenant, source, facts.id.as_str());
+        match row.unmatched_since {
+            Some(age_ms) if joined => {
+                unmatched::let_go(&mut self.txn, wanted, age_ms).await?;
+                row.unmatched_since = None;
+            }
+            None if waits && !joined => {
+                let age_ms = unmatched::age(&row.values, self.now_ms);
+                if !unmatched::take_in(&mut self.txn, self.catalog.unmatched_max, wanted, age_ms).await? {
+                    self.outcome.left_out = self.outcome.left_out.saturating_add(1);
+                    return Ok(());
+                }
+                row.unmatched_since = Some(age_ms);
+            }
+            _ => {}
         }
         let old = known.map(|known| known.keys).unwrap_or_default();
         for (kind, value) in old.iter().filter(|key| !row.keys.contains(key)) {
@@ -408,7 +477,7 @@ impl<'a> Work<'a> {
                 self.complain(format!("media {id:?}: more than {} share a key", join::MAX_JOINED));
             }
         }
-        Ok(())
+        unmatched::matched(&mut self.txn, tenant, source, new).await
     }
 
     fn due_of(&self, told: &Told) -> i64 {
@@ -512,11 +581,26 @@ impl<'a> Work<'a> {
             header_patch: row.told.header_patch.clone(),
         };
         self.txn.put(keys::media(self.tenant.id, self.source.id, id), &MediaRow { due_ms: None, ..row })?;
+        let shown = self.running_index(local_day).await?;
         apply::published(&mut self.txn, &published, details, self.now_ms).await?;
+        if let Some(before) = shown {
+            // It is appended to, which leaves it no further behind than it was.
+            self.txn.put(keys::root_index(self.tenant.id, local_day), &before)?;
+            self.running.entry(local_day).or_default().push(Place::new(second, sequence));
+        }
         self.named.entry(second.day()).or_default().push(Place::new(second, sequence));
         self.entries.push(Entry::Published(published));
         self.outcome.published += 1;
         Ok(())
+    }
+
+    /// The root index of a day, if it is shown while the day runs.
+    async fn running_index(&mut self, day: LocalDay) -> Result<Option<RootIndexRow>, CatalogError> {
+        if !self.tenant.live_index {
+            return Ok(None);
+        }
+        let row = self.txn.get::<RootIndexRow>(&keys::root_index(self.tenant.id, day)).await?;
+        Ok(row.filter(|row| row.running && row.file.generation != 0))
     }
 
     /// Facts that come late change cells, never what was frozen.
@@ -614,7 +698,9 @@ impl<'a> Work<'a> {
             return Ok((self.outcome, self.writer));
         }
         let named = std::mem::take(&mut self.named);
-        let prepared = self.catalog.append_to_folders(&mut self.txn, self.tenant, named, self.now_ms).await;
+        let running = std::mem::take(&mut self.running);
+        let prepared =
+            self.catalog.append_to_indexes(&mut self.txn, self.tenant, named, running, self.now_ms).await;
         let result = match prepared {
             Ok(()) => self.catalog.record_on(self.writer, self.txn, &self.entries).await,
             Err(error) => Err(error),

@@ -155,7 +155,7 @@ mod tests {
 
     fn facts(values: &[(&str, &str)]) -> FactsRow {
         let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        FactsRow { revision: 1, gone: false, keys: Vec::new(), values }
+        FactsRow { revision: 1, gone: false, keys: Vec::new(), values, unmatched_since: None }
     }
 
     fn of(ranked: Vec<(u32, FactsRow)>) -> String {

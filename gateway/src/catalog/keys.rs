@@ -27,8 +27,12 @@ enum Kind {
     Erased = 16,
     /// Days whose index files may still hold what was erased.
     Erasing = 17,
+    /// How many facts join no medium.
+    UnmatchedCount = 18,
+    /// Facts that join no medium, by the start of their call.
+    Unmatched = 19,
     /// Uids of media that have vanished before they got a name.
-    Vanished = 18,
+    Vanished = 20,
 }
 
 /// Where a published recording stands: its row's key within the tenant, and its name but for the extension.
@@ -194,6 +198,34 @@ pub fn facts(tenant: u32, source: u32, id: &str) -> Vec<u8> {
     key.extend_from_slice(&source.to_be_bytes());
     key.extend_from_slice(id.as_bytes());
     key
+}
+
+/// How many facts of a source join no medium.
+pub fn unmatched_count(tenant: u32, source: u32) -> Vec<u8> {
+    let mut key = start(tenant, Kind::UnmatchedCount);
+    key.extend_from_slice(&source.to_be_bytes());
+    key
+}
+
+/// Facts that join no medium, the oldest (Unix milliseconds) first.
+pub fn unmatched(tenant: u32, source: u32, age_ms: i64, id: &str) -> Vec<u8> {
+    let mut key = all_unmatched(tenant, source);
+    key.extend_from_slice(&(age_ms.cast_unsigned() ^ (1 << 63)).to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// Prefix of [`unmatched`].
+pub fn all_unmatched(tenant: u32, source: u32) -> Vec<u8> {
+    let mut key = start(tenant, Kind::Unmatched);
+    key.extend_from_slice(&source.to_be_bytes());
+    key
+}
+
+/// Age and id in a key of [`unmatched`].
+pub fn parse_unmatched(key: &[u8]) -> Option<(i64, &str)> {
+    let age = (read_u64(key, 9)? ^ (1 << 63)).cast_signed();
+    Some((age, std::str::from_utf8(key.get(17..)?).ok()?))
 }
 
 /// Places of a local day in the order of publication.

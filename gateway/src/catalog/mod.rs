@@ -30,6 +30,7 @@ mod search;
 mod seen;
 mod sync;
 mod txn;
+mod unmatched;
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,8 @@ pub use rows::{
     RootIndexRow, SourceRow, Told,
 };
 pub use search::{Bounds, Described, Found, Position, Search, SearchPage, State};
-pub use sync::{Heard, Progress, Synchroniser};
+pub use sync::{Heard, Progress, Synchroniser, is_ahead};
+pub use unmatched::UnmatchedRow;
 
 /// Why the catalog failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,8 @@ pub struct Catalog {
     journal: Arc<Journal>,
     index_dir: PathBuf,
     view: Option<Arc<dyn View>>,
+    /// Facts of a source that are kept though they join no medium.
+    unmatched_max: u64,
     writer: Mutex<Writer>,
     builds: index::Builds,
 }
@@ -114,7 +118,9 @@ impl Catalog {
         index_dir: PathBuf,
         view: Option<Arc<dyn View>>,
     ) -> Self {
-        Self { store, journal, index_dir, view, writer: Mutex::default(), builds: index::Builds::default() }
+        let unmatched_max = unmatched::UNMATCHED_MAX;
+        let (writer, builds) = (Mutex::default(), index::Builds::default());
+        Self { store, journal, index_dir, view, unmatched_max, writer, builds }
     }
 
     /// Day folders from `from` on, ascending, and where the next page begins.

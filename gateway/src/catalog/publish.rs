@@ -150,6 +150,7 @@ impl Catalog {
         }
         let changes = Arc::new(txn.changes().clone());
         let (store, batch) = (Arc::clone(&self.store), txn.into_batch());
+        writer.caught_up = true;
         writer.pending =
             Some(Pending { changes, done: tokio::spawn(async move { store.commit(batch).await }) });
         Ok(())

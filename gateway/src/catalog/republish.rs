@@ -24,6 +24,8 @@ pub struct Indexed {
     pub rows: u64,
     /// It was published before every source had told all of its day.
     pub incomplete: bool,
+    /// It is shown while its day runs.
+    pub running: bool,
     /// Since when it is behind what is known, Unix milliseconds UTC.
     pub changed_ms: Option<i64>,
     /// When it is to be published at the latest, or anew, Unix milliseconds UTC; `None` where nothing is owed.
@@ -54,11 +56,12 @@ impl Catalog {
             file: row.file,
             rows: row.rows,
             incomplete: row.incomplete,
+            running: row.running,
             // A mark of 0 says that it is wanted at once.
             changed_ms: row
                 .dirty_since_ms
                 .map(|since| if since == AT_ONCE { row.file.modified.saturating_mul(1000) } else { since }),
-            due_ms: tenant.zone.end_of(day).and_then(|end| latest(&row, end)),
+            due_ms: tenant.zone.end_of(day).and_then(|end| latest(&row, end, tenant.live_index)),
         };
         Ok((rows.into_iter().map(indexed).collect(), next))
     }

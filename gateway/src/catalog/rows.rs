@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{CatalogError, keys::Place};
 
-/// What is written. Formats differ in what stands at the end of [`MediaRow`]: the second has `preferred_name`.
-const FORMAT: u8 = 2;
-/// The first format.
+/// What is written. Formats differ in what stands at the end of rows: the second has [`Told::preferred_name`], the third
+/// [`RootIndexRow::running`] and [`FactsRow::unmatched_since`].
+const FORMAT: u8 = 3;
+/// The formats before it.
 const FIRST: u8 = 1;
+const SECOND: u8 = 2;
 
 /// Encodes a row.
 pub fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, CatalogError> {
@@ -28,7 +30,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CatalogError> {
     let body = body(bytes)?;
     let row = match bytes.first() {
         // What a later format has appended is absent: a zero byte, which rows without it leave unread.
-        Some(&FIRST) => postcard::from_bytes(&[body, &[0]].concat()),
+        Some(&(FIRST | SECOND)) => postcard::from_bytes(&[body, &[0]].concat()),
         _ => postcard::from_bytes(body),
     };
     row.map_err(|error| CatalogError::Row(error.to_string()))
@@ -36,7 +38,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CatalogError> {
 
 fn body(bytes: &[u8]) -> Result<&[u8], CatalogError> {
     match bytes.split_first() {
-        Some((&(FIRST | FORMAT), rest)) => Ok(rest),
+        Some((&(FIRST | SECOND | FORMAT), rest)) => Ok(rest),
         Some((other, _)) => Err(CatalogError::Row(format!("format {other}, which this release can't read"))),
         None => Err(CatalogError::Row("an empty value".into())),
     }
@@ -218,6 +220,8 @@ pub struct FactsRow {
     pub keys: Vec<(u32, String)>,
     /// Key and value.
     pub values: Vec<(String, String)>,
+    /// Where they have joined no medium yet: the time by which the oldest are told from the newest, Unix milliseconds UTC.
+    pub unmatched_since: Option<i64>,
 }
 
 /// Who shares a join key.
@@ -275,6 +279,8 @@ pub struct RootIndexRow {
     pub dirty_since_ms: Option<i64>,
     /// Published before every source had passed the day's end.
     pub incomplete: bool,
+    /// Published while its day was running, and not yet as that of a day that is over. Additions are appended at once.
+    pub running: bool,
 }
 
 /// What is remembered of a source's scans.
@@ -318,7 +324,7 @@ pub struct Counts {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -365,7 +371,31 @@ mod tests {
         first.told.preferred_name = None;
         assert_eq!(decode::<MediaRow>(&bytes(FIRST_RELEASE)).unwrap(), first);
         assert_eq!(decode::<MediaRow>(&bytes(SECOND_FORMAT)).unwrap(), row());
-        assert_eq!(encode(&row()).unwrap(), bytes(SECOND_FORMAT));
+        let mut third = bytes(SECOND_FORMAT);
+        third[0] = FORMAT;
+        assert_eq!(encode(&row()).unwrap(), third);
+    }
+
+    /// Rows that the third format has added something to.
+    #[test]
+    fn what_an_older_format_does_not_have_is_absent() {
+        let index = RootIndexRow { rows: 3, incomplete: true, ..RootIndexRow::default() };
+        let facts = FactsRow {
+            revision: 2,
+            gone: false,
+            keys: vec![(1, "k".into())],
+            values: Vec::new(),
+            unmatched_since: None,
+        };
+        for format in [FIRST, SECOND] {
+            let older = |mut bytes: Vec<u8>| {
+                assert_eq!(bytes.pop(), Some(0));
+                bytes[0] = format;
+                bytes
+            };
+            assert_eq!(decode::<RootIndexRow>(&older(encode(&index).unwrap())).unwrap(), index);
+            assert_eq!(decode::<FactsRow>(&older(encode(&facts).unwrap())).unwrap(), facts);
+        }
     }
 
     #[test]
@@ -375,6 +405,10 @@ mod tests {
         assert_eq!(decode::<FolderRow>(&bytes).unwrap(), folder);
         *bytes.first_mut().unwrap() = FIRST;
         assert_eq!(decode::<FolderRow>(&bytes).unwrap(), folder);
+        for format in [SECOND, FORMAT] {
+            *bytes.first_mut().unwrap() = format;
+            assert_eq!(decode::<FolderRow>(&bytes).unwrap(), folder);
+        }
         for other in [0, FORMAT + 1] {
             *bytes.first_mut().unwrap() = other;
             assert!(decode::<FolderRow>(&bytes).is_err(), "{other}");

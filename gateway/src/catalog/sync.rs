@@ -12,7 +12,7 @@ use recgate_plugin_api::Item;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Catalog, CatalogError, keys, rows::SourceRow, txn::Txn};
+use super::{Catalog, CatalogError, keys, rows::SourceRow, txn::Txn, unmatched::UNMATCHED_MAX};
 use crate::{
     config::{Source, Tenant},
     sources::{MediaSource, ScanStart, SourceError},
@@ -33,6 +33,9 @@ const QUEUE: usize = 16;
 /// The part of a source's media that may vanish between two scans, or be another than was published. More looks like an
 /// unmounted disk, or one whose times were changed.
 const VANISH_PERCENT: u64 = 5;
+
+/// A watermark that is further ahead of the clock than this was told while the clock was wrong.
+const AHEAD_MS: i64 = 60_000;
 
 /// Complaints of one scan that are logged.
 const COMPLAINTS: usize = 10;
@@ -70,6 +73,25 @@ pub struct Progress {
     pub unbelieved_loss: Option<u64>,
     /// As many may be gone, an administrator says. The next full scan takes that word, and no other.
     pub accepted_loss: Option<u64>,
+    /// The last complete scan couldn't read everything: what is new there isn't known.
+    pub partial: bool,
+    /// Sets of facts that the last complete scan told and that weren't kept, because too many join no medium.
+    pub left_out: u64,
+    /// How often it has told what it must not, since it is followed.
+    pub complaints: u64,
+    /// What that was the last time.
+    pub complaint: Option<String>,
+}
+
+/// What comes of what a scan tells.
+#[derive(Default)]
+struct Outcome {
+    /// Media.
+    told: u64,
+    /// Published media that were told with another version.
+    changed: Changed,
+    /// Sets of facts that were left out.
+    left_out: u64,
 }
 
 /// Follows one source of one tenant.
@@ -225,8 +247,7 @@ impl Synchroniser {
         let started = (self.now_ms)();
         let known = self.catalog.source(self.tenant.id, self.source.id).await?;
         let _scan = self.heard.begin_scan(known.media.saturating_add(known.media / 4).saturating_add(1024));
-        let mut told = 0;
-        let mut changed = Changed::default();
+        let mut outcome = Outcome::default();
         let mut start = ScanStart::Full;
         let watermark_ms = loop {
             let (sender, receiver) = mpsc::channel(QUEUE);
@@ -239,7 +260,7 @@ impl Synchroniser {
                 }
                 end
             };
-            let (end, consumed) = tokio::join!(call, self.consume(receiver, &over, &mut told, &mut changed));
+            let (end, consumed) = tokio::join!(call, self.consume(receiver, &over, &mut outcome));
             // A failure of the catalog ends the scan, too; it is the cause then.
             consumed?;
             let end = end?;
@@ -253,7 +274,8 @@ impl Synchroniser {
             start = next;
         };
         // One medium that can't be confirmed must not keep all others from being decided about.
-        let confirmed = self.confirm_changed(stop, changed, told).await;
+        let changed = std::mem::take(&mut outcome.changed);
+        let confirmed = self.confirm_changed(stop, changed, outcome.told).await;
         let vanished = self.confirm_vanished(stop).await;
         match &vanished {
             Ok(()) | Err(ScanError::Source(_)) => {}
@@ -261,15 +283,24 @@ impl Synchroniser {
             Err(_) => return vanished,
         }
         self.decide_due(started).await?;
-        // A clock that runs ahead must not make tomorrow look complete.
+        let dropped = self.catalog.drop_unmatched(self.tenant.id, self.source.id).await?;
+        let left_out = outcome.left_out.saturating_add(dropped);
         let now = (self.now_ms)();
-        let watermark_ms = watermark_ms.min(now).max(known.watermark_ms.min(now));
-        let row = SourceRow { watermark_ms, scanned_ms: started, media: told };
+        let partial = watermark_ms == i64::MIN;
+        let watermark_ms = later(known.watermark_ms, watermark_ms, now);
+        let row = SourceRow { watermark_ms, scanned_ms: started, media: outcome.told };
         self.catalog.scanned(self.tenant.id, self.source.id, &row).await?;
+        let mut news = false;
         self.report(|progress| {
+            news = left_out > 0 && progress.left_out == 0;
             progress.last_scan_ms = Some(started);
-            progress.media = told;
+            progress.media = outcome.told;
+            progress.partial = partial;
+            progress.left_out = left_out;
         });
+        if news {
+            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, left_out, kept = UNMATCHED_MAX, "too many facts join no recording: those of the oldest calls are not kept");
+        }
         confirmed?;
         vanished
     }
@@ -278,8 +309,7 @@ impl Synchroniser {
         &self,
         mut batches: mpsc::Receiver<Vec<Item>>,
         over: &CancellationToken,
-        told: &mut u64,
-        changed: &mut Changed,
+        outcome: &mut Outcome,
     ) -> Result<(), CatalogError> {
         let mut said = 0;
         loop {
@@ -293,15 +323,23 @@ impl Synchroniser {
                 let Ok(more) = batches.try_recv() else { break };
                 items.extend(more);
             }
-            *told = told.saturating_add(self.heard.scanned(&mut items));
+            outcome.told = outcome.told.saturating_add(self.heard.scanned(&mut items));
             let ingested = self.catalog.ingest_on(&self.tenant, &self.source, items, (self.now_ms)()).await?;
             self.complain(&ingested.complaints, &mut said);
-            changed.add(ingested.changed, ingested.differing);
+            outcome.changed.add(ingested.changed, ingested.differing);
+            self.heard.respelled(ingested.respelled);
+            outcome.left_out = outcome.left_out.saturating_add(ingested.left_out);
         }
     }
 
     /// Logs what a source should not have told. What millions of items have in common is said a few times only.
     fn complain(&self, complaints: &[String], said: &mut usize) {
+        if let Some(last) = complaints.last() {
+            self.report(|progress| {
+                progress.complaints = progress.complaints.saturating_add(complaints.len() as u64);
+                progress.complaint = Some(last.clone());
+            });
+        }
         for complaint in complaints {
             *said = said.saturating_add(1);
             match *said {
@@ -334,6 +372,18 @@ impl Synchroniser {
             }
         }
     }
+}
+
+/// The watermark after a scan: it never goes back, unless it was told while the clock ran ahead. It is never ahead of the
+/// clock, so that tomorrow doesn't look complete.
+fn later(known_ms: i64, told_ms: i64, now_ms: i64) -> i64 {
+    let believed = if is_ahead(known_ms, now_ms) { i64::MIN } else { known_ms };
+    told_ms.max(believed).min(now_ms)
+}
+
+/// Whether a watermark is of a clock that was set back since.
+pub fn is_ahead(watermark_ms: i64, now_ms: i64) -> bool {
+    watermark_ms > now_ms.saturating_add(AHEAD_MS)
 }
 
 /// What a source answers, unless the stop comes first.

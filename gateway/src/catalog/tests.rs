@@ -26,10 +26,13 @@ use crate::{
     state::{Chain, JournalOptions, RedbStore},
 };
 
+mod facts;
+mod failing;
 mod live;
 mod losses;
 mod names;
 mod overlap;
+mod running;
 
 /// 2016-06-07T00:30:00Z, 17:30 of 6 June in Los Angeles.
 pub(super) const EVENING: i64 = 1_465_259_400_000;
@@ -52,6 +55,10 @@ pub(super) struct Storage {
     /// A call that is abandoned keeps its end of the channel.
     hangs: bool,
     watermark_ms: Option<i64>,
+    /// Media that are there and can't be read: they aren't told, and asked for they are refused.
+    unreadable: BTreeSet<String>,
+    /// It doesn't tell upper from lower case.
+    folds_case: bool,
 }
 
 #[derive(Default)]
@@ -85,7 +92,8 @@ impl MediaSource for Bent {
         let items_of_an_abandoned_call = items.clone();
         let (batches, fails) = {
             let storage = self.0.lock().unwrap();
-            let media = storage.media.values().cloned().map(Item::Media);
+            let readable = |media: &&Media| !storage.unreadable.contains(&media.id);
+            let media = storage.media.values().filter(readable).cloned().map(Item::Media);
             let facts = storage.facts.values().cloned().map(Item::Facts);
             let items: Vec<Item> = media.chain(facts).collect();
             if storage.hangs {
@@ -110,8 +118,15 @@ impl MediaSource for Bent {
         if storage.unasked.contains(id) {
             return Err(Self::error(ErrorCode::Unavailable));
         }
-        let media = storage.asked.get(id).or_else(|| storage.media.get(id));
-        media.cloned().ok_or_else(|| Self::error(ErrorCode::NotFound))
+        if storage.unreadable.contains(id) {
+            return Err(Self::error(ErrorCode::Permission));
+        }
+        let folded = |media: &&Media| storage.folds_case && media.id.eq_ignore_ascii_case(id);
+        let found = storage.asked.get(id).or_else(|| storage.media.get(id));
+        found
+            .or_else(|| storage.media.values().find(folded))
+            .map(|media| Media { id: id.into(), ..media.clone() })
+            .ok_or_else(|| Self::error(ErrorCode::NotFound))
     }
     async fn open(&self, _id: &str, _version: &str) -> Result<Arc<dyn OpenMedia>, SourceError> {
         Err(Self::error(ErrorCode::Unsupported))
@@ -151,6 +166,7 @@ impl World {
             name: "acme".into(),
             zone: TenantZone::new(chrono_tz::America::Los_Angeles, Vec::new()).unwrap(),
             name_form: NameForm::Long,
+            live_index: false,
             user_ca_keys: Vec::new(),
             revoked_keys: Vec::new(),
             quota: crate::config::Quota::default(),

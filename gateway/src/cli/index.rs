@@ -135,10 +135,11 @@ fn cells(index: &IndexReport) -> Vec<String> {
     let time = |time: Option<DateTime<Utc>>| {
         time.map(|time| time.format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default()
     };
-    let state = match (index.generation, index.complete) {
-        (None, _) => "unpublished",
-        (Some(_), true) => "complete",
-        (Some(_), false) => "incomplete",
+    let state = match index.generation {
+        None => "unpublished",
+        Some(_) if index.running => "running",
+        Some(_) if index.complete => "complete",
+        Some(_) => "incomplete",
     };
     let owed = match (index.due, index.overdue) {
         (None, _) => String::new(),

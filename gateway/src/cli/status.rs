@@ -111,6 +111,7 @@ fn lines(status: &Status, now: DateTime<Utc>) -> Vec<String> {
                 (None, Some(error)) => errors.push(format!("{name}: last error: {error}")),
                 (None, None) => {}
             }
+            errors.extend(remarks(source).into_iter().map(|remark| format!("{name}: {remark}")));
             errors.extend(source.watch_problem.iter().map(|why| format!("{name}: not watched live: {why}")));
         }
     }
@@ -191,6 +192,30 @@ fn settings(settings: &SettingsReport) -> [String; 2] {
     ]
 }
 
+/// What else is to be known of a source, none of which keeps it from being followed.
+fn remarks(source: &SourceReport) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if source.partial {
+        remarks.push(
+            "not all of it can be read, and what is new there isn't known; the log says why".to_owned(),
+        );
+    }
+    if let Some(last) = &source.complaint {
+        let times = counted(source.complaints, "time");
+        remarks.push(format!("has told what it must not, {times}; last: {last}"));
+    }
+    if source.unmatched_facts > 0 || source.facts_left_out > 0 {
+        let sets = counted(source.unmatched_facts, "set");
+        let verb = if source.unmatched_facts == 1 { "joins" } else { "join" };
+        let left_out = match source.facts_left_out {
+            0 => String::new(),
+            more => format!("; {more} more, of older calls, are not kept"),
+        };
+        remarks.push(format!("{sets} of facts {verb} no recording{left_out}"));
+    }
+    remarks
+}
+
 /// A source in one word.
 fn state(source: &SourceReport) -> &'static str {
     match (&source.problem, source.last_scan, source.plugin_status.available) {
@@ -241,6 +266,11 @@ mod tests {
             scanning: false,
             watched: true,
             watch_problem: Some("UNSUPPORTED".to_owned()),
+            partial: true,
+            complaints: 3,
+            complaint: Some("the id \"a\" was told twice in one batch".to_owned()),
+            unmatched_facts: 1,
+            facts_left_out: 12,
             media: 7,
             last_scan: Some(started),
             lag_seconds: None,
@@ -336,6 +366,9 @@ mod tests {
              SOURCE    PLUGIN  STATE        LIVE  MEDIA  LAST SCAN  BEHIND\n\
              acme/pbx  wazo    unavailable  yes   7      1m 5s ago  unknown\n\
              acme/pbx: last error: gone\n\
+             acme/pbx: not all of it can be read, and what is new there isn't known; the log says why\n\
+             acme/pbx: has told what it must not, 3 times; last: the id \"a\" was told twice in one batch\n\
+             acme/pbx: 1 set of facts joins no recording; 12 more, of older calls, are not kept\n\
              acme/pbx: not watched live: UNSUPPORTED"
         );
     }

@@ -155,6 +155,8 @@ pub struct Tenant {
     pub zone: TenantZone,
     /// How names are shown.
     pub name_form: NameForm,
+    /// The root index of the running day is shown, too.
+    pub live_index: bool,
     /// Lines as of OpenSSH's .pub files: authorities whose certificates log the tenant's users in.
     pub user_ca_keys: Vec<String>,
     /// The same: keys that log nobody in, neither by themselves nor in a certificate.

@@ -58,6 +58,8 @@ fn tenant(
             field.parsed("name_form = \"long\"", |text| values::choice(text, &forms))
         })
         .unwrap_or_default();
+    let live_index =
+        section.field("live_index").and_then(|field| field.boolean("live_index = true")).unwrap_or(false);
 
     let user_ca_keys =
         keys(&mut section, "user_ca_keys", "user_ca_keys_file", base, IfEmpty::Mistake).unwrap_or_default();
@@ -92,7 +94,8 @@ fn tenant(
     sources.sort_by_key(|source| source.id);
 
     section.finish();
-    Some(Tenant { id, name, zone: zone?, name_form, user_ca_keys, revoked_keys, quota, users, sources })
+    let zone = zone?;
+    Some(Tenant { id, name, zone, name_form, live_index, user_ca_keys, revoked_keys, quota, users, sources })
 }
 
 /// `None` where it, or one of its changes, can't be used.

@@ -78,6 +78,7 @@ name = "globex"
 zone = "America/Los_Angeles"
 zone_changes = [{ from = 2025-03-01, zone = "America/New_York" }, { from = 2026-01-01, zone = "UTC" }]
 name_form = "short"
+live_index = true
 [[tenant.user]]
 id = 9
 name = "qa.lead"
@@ -104,7 +105,8 @@ listen = "[::1]:0"
     assert_eq!(source.unmatched, Unmatched::Publish);
     assert_eq!(source.metadata_wait, Duration::from_secs(900));
     let globex = &config.tenants[1];
-    assert_eq!((globex.id, globex.name_form), (7, NameForm::Short));
+    assert_eq!((globex.id, globex.name_form, globex.live_index), (7, NameForm::Short, true));
+    assert!(!config.tenants[0].live_index);
     assert_eq!(globex.users[0].name.as_deref(), Some("qa.lead"));
     assert_eq!(globex.users[0].role, Role::Auditor);
     assert_eq!(globex.users[0].authorized_keys, [KEY]);

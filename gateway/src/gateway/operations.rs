@@ -17,7 +17,7 @@ use crate::{
         PluginStatus, RecordingCounts, SessionCounts, SourceReport, Status, TenantStatus,
         records::OperationError,
     },
-    catalog::{Actor, Progress},
+    catalog::{Actor, Progress, is_ahead},
     config::{Source, Tenant},
     sources::Slot,
     state::Chain,
@@ -34,7 +34,8 @@ impl Operations for Shared {
             let mut reports = Vec::new();
             for (source, slot, progress) in sources {
                 let row = self.data.catalog.source(tenant.id, source.id).await.unwrap_or_default();
-                reports.push(report(&source, &slot, &progress, row.watermark_ms));
+                let unmatched = self.data.catalog.unmatched(tenant.id, source.id).await.unwrap_or_default();
+                reports.push(report(&source, &slot, &progress, row.watermark_ms, unmatched.kept));
             }
             let (sessions, max_sessions) = self.identity.sessions(tenant.id);
             tenants.push(TenantStatus {
@@ -140,9 +141,16 @@ fn count(sessions: usize) -> u64 {
     u64::try_from(sessions).unwrap_or(u64::MAX)
 }
 
-fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) -> SourceReport {
+fn report(
+    source: &Source,
+    slot: &Slot,
+    progress: &Progress,
+    watermark_ms: i64,
+    unmatched_facts: u64,
+) -> SourceReport {
     let status = slot.instance().map(|instance| instance.status()).unwrap_or_default();
-    let lag = now_ms().saturating_sub(watermark_ms);
+    let now = now_ms();
+    let lag = now.saturating_sub(watermark_ms);
     SourceReport {
         id: source.id,
         name: source.name.clone(),
@@ -150,9 +158,15 @@ fn report(source: &Source, slot: &Slot, progress: &Progress, watermark_ms: i64) 
         scanning: progress.scanning,
         watched: progress.watched,
         watch_problem: progress.watch_problem.clone(),
+        partial: progress.partial,
+        complaints: progress.complaints,
+        complaint: progress.complaint.clone(),
+        unmatched_facts,
+        facts_left_out: progress.left_out,
         media: progress.media,
         last_scan: progress.last_scan_ms.and_then(DateTime::<Utc>::from_timestamp_millis),
-        lag_seconds: (watermark_ms > 0).then(|| u64::try_from(lag / 1000).unwrap_or(0)),
+        lag_seconds: (watermark_ms > 0 && !is_ahead(watermark_ms, now))
+            .then(|| u64::try_from(lag / 1000).unwrap_or(0)),
         problem: progress.error.clone(),
         plugin_status: PluginStatus::from(status),
     }

@@ -159,6 +159,7 @@ pub(super) fn index(tenant: &Tenant, index: &Indexed, now_ms: i64) -> IndexRepor
         length: index.file.length,
         modified: time(index.file.modified.saturating_mul(1000)).filter(|_| there),
         complete: there && !index.incomplete,
+        running: there && index.running,
         changed: index.changed_ms.and_then(time),
         due: index.due_ms.and_then(time),
         overdue: index.due_ms.is_some_and(|due| due <= now_ms),

@@ -28,7 +28,9 @@ pub(super) struct Running {
     pub slot: Arc<Slot>,
     /// How its scans go.
     pub progress: Arc<RwLock<Progress>>,
+    /// What of its tenant it works with.
     zone: crate::layout::TenantZone,
+    live_index: bool,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Running {
 impl Running {
     /// Whether it may go on as it is.
     pub fn is_for(&self, tenant: &Tenant, source: &Source) -> bool {
-        self.source == *source && self.zone == tenant.zone
+        self.source == *source && self.zone == tenant.zone && self.live_index == tenant.live_index
     }
 
     /// Whether its instance serves this configuration.
@@ -90,7 +92,8 @@ pub(super) fn follow(
         Arc::clone(&progress),
         stop.clone(),
     ));
-    Running { source: source.clone(), slot, progress, zone: tenant.zone.clone(), stop, task }
+    let (zone, live_index) = (tenant.zone.clone(), tenant.live_index);
+    Running { source: source.clone(), slot, progress, zone, live_index, stop, task }
 }
 
 async fn run(
@@ -147,6 +150,9 @@ async fn make(shared: &Arc<Shared>, source: &Source) -> Result<Arc<dyn MediaSour
     tokio::task::spawn_blocking(move || {
         let trust = Trust { in_process: source.in_process, sha256: source.sha256 };
         let plugin = plugins.load(&source.plugin, trust).map_err(|error| error.to_string())?;
+        if let Some(wrong) = plugin.outlasts(&source.settings, source.call_timeout) {
+            return Err(format!("settings: {wrong}"));
+        }
         let limits = CallLimits { timeout: source.call_timeout, max_calls: 0 };
         let instance =
             plugin.create(&source.name, &source.settings, limits).map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Shared, now_ms, operations::SourceNow};
 use crate::{
-    catalog::{Counts, Overdue, SourceRow},
+    catalog::{Counts, Overdue, SourceRow, UnmatchedRow, is_ahead},
     state::Chain,
     telemetry::{
         EntranceState, IndexState, ReadAheadState, RecordingStates, Snapshot, SourceState, TenantState,
@@ -25,7 +25,8 @@ impl Watched for Shared {
             let mut states = Vec::new();
             for source in &sources {
                 let row = self.data.catalog.source(tenant.id, source.0.id).await.ok();
-                states.push(source_state(source, row.as_ref(), now));
+                let unmatched = self.data.catalog.unmatched(tenant.id, source.0.id).await.ok();
+                states.push(source_state(source, row.as_ref(), unmatched, now));
             }
             tenants.push(TenantState {
                 name: tenant.name.clone(),
@@ -97,7 +98,12 @@ fn index_state(overdue: Overdue, now_ms: i64) -> IndexState {
     IndexState { overdue: overdue.indexes, lag_seconds, incomplete: overdue.incomplete }
 }
 
-fn source_state((source, slot, progress): &SourceNow, row: Option<&SourceRow>, now_ms: i64) -> SourceState {
+fn source_state(
+    (source, slot, progress): &SourceNow,
+    row: Option<&SourceRow>,
+    unmatched: Option<UnmatchedRow>,
+    now_ms: i64,
+) -> SourceState {
     let status = slot.instance().map(|instance| instance.status()).unwrap_or_default();
     // 0 is what was never told.
     let since = |at_ms: i64| (at_ms > 0).then(|| seconds(now_ms.saturating_sub(at_ms)));
@@ -110,7 +116,13 @@ fn source_state((source, slot, progress): &SourceNow, row: Option<&SourceRow>, n
         scanning: progress.scanning,
         watched: progress.watched,
         media: row.map_or(progress.media, |row| row.media),
-        lag_seconds: row.and_then(|row| since(row.watermark_ms)),
+        partial: progress.partial,
+        complaints: progress.complaints,
+        unmatched_facts: unmatched.map(|row| row.kept),
+        facts_left_out: progress.left_out,
+        lag_seconds: row
+            .filter(|row| !is_ahead(row.watermark_ms, now_ms))
+            .and_then(|row| since(row.watermark_ms)),
         scan_age_seconds: scanned.and_then(since),
         running_calls: count(status.running_calls),
         abandoned_calls: count(status.abandoned_calls),

@@ -21,6 +21,7 @@ pub(crate) fn tenant(users: Vec<User>) -> Tenant {
         name: "acme".to_owned(),
         zone: test_zone(),
         name_form: NameForm::Long,
+        live_index: false,
         user_ca_keys: Vec::new(),
         revoked_keys: Vec::new(),
         quota: Quota::default(),

@@ -130,6 +130,11 @@ impl Plugin {
         problems
     }
 
+    /// What of the settings would let a call outlast this timeout of calls, for the operator.
+    pub fn outlasts(&self, settings: &Value, timeout: Duration) -> Option<String> {
+        outlasting(&self.schema, settings, "", timeout)
+    }
+
     /// The keys beside an `additionalProperties` of the schema.
     fn known_keys(&self, additional_properties: &str) -> Vec<String> {
         let parent = additional_properties.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -177,6 +182,29 @@ impl Plugin {
     pub(super) fn table(&self) -> &RgPlugin {
         &self.table
     }
+}
+
+/// What of the settings lets a call wait for longer than the gateway waits for the call.
+///
+/// A schema says of a number of seconds, with the keyword `x-recgate-times-in-call-timeout`, how many times it may pass
+/// within one call without a sign of life.
+fn outlasting(schema: &Value, settings: &Value, pointer: &str, timeout: Duration) -> Option<String> {
+    let properties = schema.get("properties")?.as_object()?;
+    properties.iter().find_map(|(key, property)| {
+        let pointer = format!("{pointer}/{key}");
+        let given = settings.get(key);
+        if let Some(times) = property.get("x-recgate-times-in-call-timeout").and_then(Value::as_u64) {
+            let seconds = given.or_else(|| property.get("default"))?.as_u64()?;
+            let needed = Duration::from_secs(seconds.saturating_mul(times));
+            return (needed >= timeout).then(|| {
+                format!(
+                    "{pointer}: {times} times {seconds} s may pass within one call, and call_timeout is {timeout:?}; make \
+                     call_timeout more than {needed:?}, or this shorter"
+                )
+            });
+        }
+        outlasting(property, given?, &pointer, timeout)
+    })
 }
 
 /// Loads the library from the descriptor on which its checks were made, and finds `rg_plugin_init`.
@@ -296,5 +324,31 @@ unsafe impl<T> Send for SendPtr<T> {}
 impl<T> SendPtr<T> {
     fn into_inner(self) -> *const T {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_that_outlasts_calls_is_named() {
+        let number = json!({"type": "integer", "default": 10, "x-recgate-times-in-call-timeout": 2});
+        let inner = json!({"properties": {"timeout": number, "other": {"type": "integer"}}});
+        let schema = json!({"properties": {"http": inner, "root": {"type": "string"}}});
+        let wrong = |settings: Value, seconds| {
+            outlasting(&schema, &settings, "", Duration::from_secs(seconds)).unwrap_or_default()
+        };
+        assert_eq!(wrong(json!({"root": "/x"}), 1), "", "what isn't configured doesn't count");
+        assert_eq!(wrong(json!({"http": {"other": 90}}), 21), "");
+        assert!(
+            wrong(json!({"http": {}}), 20).starts_with("/http/timeout: 2 times 10 s"),
+            "the default counts"
+        );
+        assert_eq!(wrong(json!({"http": {"timeout": 4}}), 20), "");
+        assert!(wrong(json!({"http": {"timeout": 15}}), 30).contains("call_timeout is 30s"));
+        assert!(wrong(json!({"http": {"timeout": u64::MAX}}), 30).contains("call_timeout"));
     }
 }

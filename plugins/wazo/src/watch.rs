@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use recgate_plugin_api::{Call, Error, ErrorCode, Item, Level, Source as _, Watcher};
 
-use self::listener::{Change, Listener, Place};
+use self::listener::{Change, Listener, Network, Place};
 use self::memory::Wait;
 use crate::folder::{self, Folder};
 use crate::media::{self, Seen};
@@ -57,15 +57,30 @@ const RECORDS_MAX: usize = 1000;
 
 /// Listens until the call is cancelled, a folder is replaced, or nobody takes what is told.
 pub(crate) fn run(wazo: &Wazo, call: &dyn Call, to: &mut dyn Watcher) -> Result<(), Error> {
-    let (listener, deaf) = Listener::open(&wazo.settings)?;
-    for deaf in deaf {
+    listen(wazo, call, to, &Folder::network)
+}
+
+/// The same, asking this whether a folder lies on a network.
+fn listen(wazo: &Wazo, call: &dyn Call, to: &mut dyn Watcher, network: &Network) -> Result<(), Error> {
+    let (listener, deaf) = Listener::open(&wazo.settings, network)?;
+    for deaf in &deaf {
         wazo.host.log(Level::Warn, "wazo", &format!("{deaf}; scans find what is new there"));
     }
     let _watching = wazo.memory.begin();
-    to.listening()?;
+    // Where a folder can't be listened to, it would be wrong to say that nothing is missed.
+    let hears_all = deaf.is_empty();
+    if hears_all {
+        to.listening()?;
+    }
     let (mut checked, mut reported) = (Instant::now(), Instant::now());
-    let mut turns =
-        Turns { wazo, call, to, reports: Reports::new(&*wazo.host, Wazo::NAME), records: BTreeMap::new() };
+    let mut turns = Turns {
+        wazo,
+        call,
+        to,
+        reports: Reports::new(&*wazo.host, Wazo::NAME),
+        records: BTreeMap::new(),
+        hears_all,
+    };
     loop {
         if call.is_cancelled() {
             return Err(cancelled());
@@ -92,6 +107,8 @@ struct Turns<'a> {
     call: &'a dyn Call,
     to: &'a mut dyn Watcher,
     reports: Reports<'a>,
+    /// All folders are listened to.
+    hears_all: bool,
     /// Files of records that were written to and not closed: when they are read all the same.
     records: BTreeMap<OsString, Instant>,
 }
@@ -103,7 +120,9 @@ impl Turns<'_> {
         if news.lost {
             self.reports
                 .warn("more happened than the kernel keeps for its listeners; a scan finds what was missed");
-            self.to.listening()?;
+            if self.hears_all {
+                self.to.listening()?;
+            }
         }
         let due = self.wazo.memory.due();
         let (recordings, records): (Vec<_>, Vec<_>) =

@@ -213,6 +213,20 @@ fn a_recording_that_the_pbx_deleted_goes_and_its_row_stays() {
 }
 
 #[test]
+fn a_timeout_that_outlasts_the_call_is_refused() {
+    let pbx = Pbx::new(WazoStub::start(), "");
+    let config = fs::read_to_string(pbx.fixture.config_path()).unwrap();
+    pbx.fixture.recgate(&["check"]).success();
+    pbx.fixture.write_config(&config.replace("\ntimeout = 5\n", "\ntimeout = 15\n"));
+    let refused = pbx.fixture.recgate(&["check"]).code(3);
+    let text = refused.text();
+    assert!(
+        text.contains("/call_logd/timeout: 2 times 15 s") && text.contains("call_timeout is 30s"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_wrong_password_is_told_in_plain_words_and_never_shown() {
     let mut pbx = Pbx::new(WazoStub::start(), "");
     pbx.stub.state().password = "another".to_owned();

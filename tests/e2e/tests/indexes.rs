@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use recgate_e2e::{FIELD_HEADER, Fixture, Row, read_index};
+use chrono::{DateTime, TimeDelta, Utc};
+use recgate_e2e::{ACME, FIELD_HEADER, Fixture, Row, read_index, wait_for};
+
+const LONG: Duration = Duration::from_secs(60);
 
 const BRIEF: [&str; 12] = [
     "CALL TYPE",
@@ -104,6 +107,49 @@ fn a_folders_indexes_list_exactly_its_wavs() {
             assert_eq!(folder.stat.modified, newest, "{}", folder.name);
         }
     }
+}
+
+#[test]
+fn the_running_day_is_shown_and_grows_where_that_is_configured() {
+    let mut fixture = Fixture::with(vec![ACME]);
+    let config = fixture.config();
+    let live = config.replace("zone = \"America/Los_Angeles\"\n", "zone = \"UTC\"\nlive_index = true\n");
+    assert_ne!(config, live);
+    fixture.write_config(&live);
+    fixture.start();
+    let mut raw = fixture.login("acme").raw();
+    let list = |fixture: &Fixture| {
+        let printed = fixture.recgate(&["index", "list"]).success().stdout;
+        printed.lines().rfind(|line| line.contains("running")).map(str::to_owned)
+    };
+    wait_for("an index that is running", LONG, || list(&fixture));
+    let day = |now: DateTime<Utc>| now.format("/Index/I%Y%m%d.csv").to_string();
+    let (mut before, mut shown) = (String::new(), 0);
+    for sound in 40..43 {
+        // No two begin in one second.
+        let start = Utc::now() - TimeDelta::seconds(600 - 10 * i64::try_from(sound).unwrap());
+        let call = fixture.wazo.get_mut("acme").unwrap().add(start, sound);
+        let path = day(start);
+        let text = wait_for("the call's row", LONG, || {
+            let text = String::from_utf8(raw.file(&path).ok()?).unwrap();
+            text.contains(&format!("{},{}", call.name(), call.folder())).then_some(text)
+        });
+        // At midnight another day begins.
+        shown = if text.starts_with(&before) { shown + 1 } else { 1 };
+        assert_eq!(read_index(text.as_bytes()).1.len(), shown, "{text}");
+        assert_eq!(raw.stat(path.as_bytes()).unwrap().size, u64::try_from(text.len()).unwrap());
+        before = text;
+    }
+    // Asked to forget it, the gateway keeps what it has shown, and shows no more.
+    fixture.write_config(&config.replace("zone = \"America/Los_Angeles\"\n", "zone = \"UTC\"\n"));
+    fixture.gateway.as_ref().unwrap().signal(rustix::process::Signal::HUP);
+    fixture.gateway.as_ref().unwrap().wait_for_log(&["the new configuration is taken"]);
+    let start = Utc::now() - TimeDelta::seconds(100);
+    let call = fixture.wazo.get_mut("acme").unwrap().add(start, 44);
+    wait_for("the call", LONG, || raw.stat(format!("/{}", call.path()).as_bytes()).ok());
+    assert!(
+        raw.file(&day(start)).is_ok_and(|bytes| bytes == before.as_bytes()) || day(start) != day(Utc::now())
+    );
 }
 
 /// What those who read indexes choke on.

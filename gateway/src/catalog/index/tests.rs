@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::*;
+use super::{due::LATEST_MS, *};
 use crate::catalog::tests::{EVENING, World, add, june, now, utc_june};
 
 const MINUTE: i64 = 60_000;
@@ -56,12 +56,12 @@ fn what_a_clock_that_was_ahead_has_written_is_due_when_its_day_is_known() {
         ..RootIndexRow::default()
     };
     let ahead = row(end + 30 * DAY, end - 60 * MINUTE);
-    assert!(is_due(&ahead, end, end, now), "complete");
-    assert!(!is_due(&ahead, end, end - 1, now), "not complete");
-    assert!(is_due(&ahead, end, end - 1, end + LATEST_MS));
-    assert!(!is_due(&ahead, end, end, end - 1), "not over");
+    assert!(is_due(&ahead, Span { start: end - DAY, end }, false, end, now), "complete");
+    assert!(!is_due(&ahead, Span { start: end - DAY, end }, false, end - 1, now), "not complete");
+    assert!(is_due(&ahead, Span { start: end - DAY, end }, false, end - 1, end + LATEST_MS));
+    assert!(!is_due(&ahead, Span { start: end - DAY, end }, false, end, end - 1), "not over");
     let unchanged = RootIndexRow { dirty_since_ms: None, ..ahead };
-    assert!(!is_due(&unchanged, end, end, now));
+    assert!(!is_due(&unchanged, Span { start: end - DAY, end }, false, end, now));
 
     // What is marked by a clock that is ahead is missed nevertheless.
     for stamp in [0, end + 30 * DAY] {
@@ -69,11 +69,11 @@ fn what_a_clock_that_was_ahead_has_written_is_due_when_its_day_is_known() {
         if stamp == 0 {
             marked.file = IndexFile::default();
         }
-        assert_eq!(latest(&believable(&marked, end, now), end), Some(end + LATEST_MS));
+        assert_eq!(latest(&believable(&marked, end, now), end, false), Some(end + LATEST_MS));
     }
     // And a right clock's marks count as they are.
     let late = row(end + DAY, end + 2 * DAY);
-    assert_eq!(latest(&believable(&late, end, end + 3 * DAY), end), Some(end + 2 * DAY));
+    assert_eq!(latest(&believable(&late, end, end + 3 * DAY), end, false), Some(end + 2 * DAY));
 }
 
 #[tokio::test]

@@ -190,6 +190,7 @@ async fn fill(catalog: &Catalog, all: &[Known]) {
                 gone: false,
                 keys: vec![(1, id.clone())],
                 values: values.into_iter().collect(),
+                unmatched_since: None,
             };
             let join = JoinRow { media: vec![id.clone()], facts: vec![id.clone()] };
             batch.put(keys::facts(TENANT, known.source, &id), rows::encode(&facts).unwrap());

@@ -151,14 +151,18 @@ impl Synchroniser {
     /// Media that the scan no longer told are missing if the source confirms each, and if they are few or an
     /// administrator has accepted as many.
     ///
-    /// They are counted first and looked up again then: an unmounted disk lacks more of them than are to be held.
+    /// They are counted first and looked up again then: an unmounted disk lacks more of them than are to be held. Those
+    /// that were told by another spelling of their ids are no sign of one: where the storage doesn't tell cases apart,
+    /// they answer to both.
     pub(super) async fn confirm_vanished(&self, stop: &CancellationToken) -> Result<(), ScanError> {
-        let (mut known, mut vanished) = (0_u64, 0_u64);
+        let (mut known, mut untold, mut vanished) = (0_u64, 0_u64, 0_u64);
         let mut from = None;
         loop {
             let page = self.untold(from).await?;
             known = known.saturating_add(page.known);
-            vanished = vanished.saturating_add(page.untold.len() as u64);
+            untold = untold.saturating_add(page.untold.len() as u64);
+            let respelled = page.untold.iter().filter(|id| self.heard.was_respelled(id)).count();
+            vanished = vanished.saturating_add(page.untold.len().saturating_sub(respelled) as u64);
             match page.next {
                 Some(next) => from = Some(next),
                 None => break,
@@ -169,21 +173,26 @@ impl Synchroniser {
             accepted = progress.accepted_loss.take();
             progress.unbelieved_loss = None;
         });
-        if vanished == 0 {
+        if untold == 0 {
             return Ok(());
         }
         let few = vanished <= believed(known) && vanished < known;
         // A disk that is unmounted after the word was given lacks more than was meant.
         if !few && accepted.is_none_or(|accepted| vanished > accepted.saturating_add(believed(known))) {
-            self.report(|progress| progress.unbelieved_loss = Some(vanished));
-            let whose = format!("{}/{}", self.tenant.name, self.source.name);
-            return Err(ScanError::Vanished { vanished, known, whose });
+            return self.too_many(vanished, known);
         }
-        let (mut marked, mut failures) = (0, Vec::new());
+        // More of them may be gone than looked like it: those that don't answer to their other spelling.
+        let most = accepted.unwrap_or(0).saturating_add(believed(known));
+        let (mut gone, mut marked, mut failures) = (0_u64, 0, Vec::new());
         let mut from = None;
         loop {
             let page = self.untold(from).await?;
-            marked += self.confirm_page(stop, page.untold, &mut failures).await?;
+            let confirmed = self.confirm_page(stop, page.untold, &mut failures).await?;
+            gone = gone.saturating_add(confirmed.len() as u64);
+            if gone > most {
+                return self.too_many(gone, known);
+            }
+            marked += self.mark_gone(&confirmed).await?;
             match page.next {
                 Some(next) if failures.len() < FAILURES => from = Some(next),
                 _ => break,
@@ -198,14 +207,14 @@ impl Synchroniser {
         }
     }
 
-    /// Marks those of these media that the source confirms to be gone, and says how many were published. One that can't
-    /// be asked for keeps no others from being asked for.
+    /// Those of these media that the source confirms to be gone. One that can't be asked for keeps no others from being
+    /// asked for.
     async fn confirm_page(
         &self,
         stop: &CancellationToken,
         untold: Vec<String>,
         failures: &mut Vec<SourceError>,
-    ) -> Result<u64, ScanError> {
+    ) -> Result<Vec<String>, ScanError> {
         let mut gone = Vec::new();
         for id in untold {
             if failures.len() >= FAILURES {
@@ -223,7 +232,21 @@ impl Synchroniser {
         }
         // What the watch has told meanwhile has come back.
         gone.retain(|id| !self.heard.was_told(id));
-        Ok(self.mark(&gone, Condition::Missing).await?)
+        Ok(gone)
+    }
+
+    async fn mark_gone(&self, gone: &[String]) -> Result<u64, CatalogError> {
+        let marked = self.mark(gone, Condition::Missing).await?;
+        for id in gone.iter().filter(|id| self.heard.was_respelled(id)) {
+            tracing::warn!(tenant = %self.tenant.name, source = %self.source.name, media = %id, "it is not there any more under this spelling of its id: the other one is a new recording");
+        }
+        Ok(marked)
+    }
+
+    fn too_many(&self, vanished: u64, known: u64) -> Result<(), ScanError> {
+        self.report(|progress| progress.unbelieved_loss = Some(vanished));
+        let whose = format!("{}/{}", self.tenant.name, self.source.name);
+        Err(ScanError::Vanished { vanished, known, whose })
     }
 
     /// A page of the source's media: how many they are, and those that weren't told since the scan began.

@@ -17,6 +17,9 @@ const LIVE_MAX: usize = 100_000;
 /// the next scan finds out.
 const GONE_MAX: usize = 256;
 const CHANGED_MAX: usize = 10_000;
+/// Media of one scan whose ids are spelled otherwise than before, remembered one by one. Of what is more, the old ids
+/// look as if they had vanished, and so many aren't believed.
+const RESPELLED_MAX: usize = 10_000;
 
 /// See the module.
 #[derive(Default)]
@@ -39,6 +42,8 @@ struct Scan {
     live: HashSet<String>,
     /// The watch has told more than `live` takes.
     crowded: bool,
+    /// What was told by other spellings of their ids, by the known ids.
+    respelled: HashSet<String>,
 }
 
 /// What is to be asked for.
@@ -70,7 +75,12 @@ impl Drop for Scanning<'_> {
 impl Heard {
     /// A full scan begins that may tell so many media.
     pub(super) fn begin_scan(&self, expected: u64) -> Scanning<'_> {
-        let scan = Scan { seen: Seen::new(expected), live: HashSet::new(), crowded: false };
+        let scan = Scan {
+            seen: Seen::new(expected),
+            live: HashSet::new(),
+            crowded: false,
+            respelled: HashSet::new(),
+        };
         self.lock().scan = Some(scan);
         Scanning(self)
     }
@@ -139,6 +149,19 @@ impl Heard {
         }
         drop(state);
         self.hinted.notify_one();
+    }
+
+    /// Media were told by other spellings of their ids; given with the known ids behind those.
+    pub(super) fn respelled(&self, respelled: Vec<(String, String)>) {
+        let mut state = self.lock();
+        let Some(scan) = &mut state.scan else { return };
+        let room = RESPELLED_MAX.saturating_sub(scan.respelled.len());
+        scan.respelled.extend(respelled.into_iter().take(room).map(|(_, known)| known));
+    }
+
+    /// Whether a medium was told by another spelling of its id since the scan began.
+    pub(super) fn was_respelled(&self, id: &str) -> bool {
+        self.lock().scan.as_ref().is_some_and(|scan| scan.respelled.contains(id))
     }
 
     /// Ends when there are hints to be taken.

@@ -26,6 +26,9 @@ const LASTED: Duration = Duration::from_secs(60);
 /// A watch that has run for so long without saying that it listens is followed by a scan all the same.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 
+/// What is said of it.
+const DEAF: &str = "what its plugin tells of it is used at once, but the plugin doesn't say that it misses nothing; the log may say why";
+
 /// How long a hint waits before it is looked into: a file that is replaced is gone for a moment.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -154,6 +157,7 @@ impl Synchroniser {
                 () = over.cancelled() => return Ok(()),
                 () = &mut listens_by, if scan_owed => {
                     scan_owed = false;
+                    self.report(|progress| progress.watch_problem = Some(DEAF.to_owned()));
                     self.wake.notify_one();
                 }
             }
@@ -168,6 +172,7 @@ impl Synchroniser {
                     self.catalog.ingest(&self.tenant, &self.source, items, (self.now_ms)()).await?;
                 self.complain(&ingested.complaints, &mut said);
                 self.heard.changed(ingested.changed);
+                self.heard.respelled(ingested.respelled);
             }
             if listens {
                 scan_owed = false;

@@ -266,6 +266,7 @@ async fn a_watch_that_never_says_that_it_listens_is_followed_by_a_scan_all_the_s
     followed.world.bent.change(|storage| add(storage, 1, EVENING));
     followed.until_named(1).await;
     assert!(followed.scans() == 2 && !followed.progress().watched);
+    assert!(followed.progress().watch_problem.unwrap().contains("doesn't say that it misses nothing"));
     followed.end().await;
 }
 

@@ -74,17 +74,29 @@ async fn a_batch_sees_the_one_before_that_is_still_on_its_way() {
     // Facts of the second, media of both: the second batch joins what the first one told, in the same second.
     let first = vec![Item::Facts(facts(1, EVENING)), Item::Facts(facts(2, EVENING)), Item::Media(medium(1))];
     assert_eq!(world.ingest_on(first).await.published, 1);
-    let (done, second) = {
-        let world = &world;
+    let done = {
         let second = world.ingest_on(vec![Item::Media(medium(2)), Item::Media(medium(1))]);
         tokio::pin!(second);
-        // It waits at its end for the one before.
-        assert!(futures_util::poll!(&mut second).is_pending());
+        // It has given the name while the one before waits, and then waits for that one.
+        let named = async {
+            while world.catalog.journal.head().sequence < 4 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), async {
+            tokio::select! {
+                () = named => {}
+                _ = &mut second => panic!("it didn't wait"),
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(world.names().await, names_of(0), "nobody sees what isn't committed");
         gate.open.add_permits(1000);
-        (second.await, world)
+        second.await
     };
     assert_eq!((done.learned, done.published), (1, 1));
-    second.catalog.settle().await.unwrap();
+    world.catalog.settle().await.unwrap();
     assert_eq!(world.names().await, names_of(2));
     assert_eq!(world.catalog.counts(7).await.unwrap().published, 2);
     let rows = world.index(IndexPart::Brief(crate::layout::UtcDay::parse_folder("S20160607").unwrap())).await;

@@ -46,6 +46,9 @@ impl Loader {
     /// Why a source's storage can't be reached now; `Err` where the plugin refuses the settings after all.
     pub async fn unreachable(&self, source: &config::Source) -> Result<Option<String>, String> {
         let Some(plugin) = self.loaded.get(&source.plugin).cloned() else { return Ok(None) };
+        if let Some(wrong) = plugin.outlasts(&source.settings, source.call_timeout) {
+            return Err(wrong);
+        }
         let limits = CallLimits { timeout: source.call_timeout.min(REACH), max_calls: 1 };
         let (name, settings) = (source.name.clone(), source.settings.clone());
         let made = tokio::task::spawn_blocking(move || plugin.create(&name, &settings, limits)).await;

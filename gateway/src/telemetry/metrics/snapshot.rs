@@ -104,6 +104,14 @@ pub struct SourceState {
     pub watched: bool,
     /// Media that the last complete scan told.
     pub media: u64,
+    /// Its last complete scan couldn't read everything.
+    pub partial: bool,
+    /// How often it has told what it must not, since it is followed.
+    pub complaints: u64,
+    /// Sets of facts that are kept and join no recording.
+    pub unmatched_facts: Option<u64>,
+    /// Sets of facts that its last complete scan told and that aren't kept.
+    pub facts_left_out: u64,
     /// By how much its watermark is behind the clock, in seconds.
     pub lag_seconds: Option<f64>,
     /// How long ago its last complete scan began, in seconds.
@@ -211,6 +219,16 @@ impl Snapshot {
         gauge("source_watched", "Whether the source tells what happens as it happens (1).", |source| {
             u64::from(source.watched)
         })?;
+        gauge(
+            "source_partial",
+            "Whether the source's last complete scan couldn't read everything (1): what is new there isn't known.",
+            |source| u64::from(source.partial),
+        )?;
+        gauge(
+            "source_left_out_facts",
+            "Sets of facts that the source's last complete scan told and that aren't kept, because too many join no recording.",
+            |source| source.facts_left_out,
+        )?;
         gauge("source_media", "Media that the source's last complete scan told.", |source| source.media)?;
         gauge("plugin_running_calls", "Calls of the source's plugin that run.", |source| {
             source.running_calls
@@ -220,6 +238,18 @@ impl Snapshot {
             "Calls of the source's plugin that passed their deadline and have not returned.",
             |source| source.abandoned_calls,
         )?;
+        let unmatched = self.sources();
+        let unmatched = unmatched.filter_map(|(labels, source)| Some((labels, source.unmatched_facts?)));
+        let help = "Sets of facts that are kept and join no recording of the source.";
+        family(encoder, "source_unmatched_facts", help, None, unmatched)?;
+        let help = "What the source has told that it must not, such as one id twice.";
+        let mut complaints =
+            encoder.encode_descriptor("source_complaints", help, None, MetricType::Counter)?;
+        for (labels, source) in self.sources() {
+            complaints
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, u64, u64>(&source.complaints, None)?;
+        }
         let mut seconds = |name, help, value: fn(&SourceState) -> Option<f64>| {
             let samples = self.sources().filter_map(|(labels, source)| Some((labels, value(source)?)));
             family(encoder, name, help, Some(Unit::Seconds), samples)

@@ -214,7 +214,7 @@ pub(crate) fn schema() -> Value {
     let path = |what: &str| json!({"description": what, "type": "string", "pattern": "^/"});
     let number = |what: &str, most: u64, default: u64| json!({"description": what, "type": "integer", "minimum": 1, "maximum": most, "default": default});
     let address = |what: &str| json!({"description": what, "type": "string", "pattern": "^https?://"});
-    json!({
+    let mut schema = json!({
         "description": "The HTTP API of wazo-call-logd, asked for call data records. Needs user and password_file, or \
             client_id and refresh_token_file, and the ACL call-logd.cdr.read.",
         "type": "object",
@@ -260,7 +260,10 @@ pub(crate) fn schema() -> Value {
                 TIMEOUT_S
             )
         }
-    })
+    });
+    // An answer, and the one after a new login.
+    schema["properties"]["timeout"]["x-recgate-times-in-call-timeout"] = json!(2);
+    schema
 }
 
 fn default_poll() -> u64 {

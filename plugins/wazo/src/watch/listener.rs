@@ -64,6 +64,9 @@ struct Watched {
     identity: (u64, u64),
 }
 
+/// Says on which kind of network a folder lies, if on one.
+pub(super) type Network = dyn Fn(&Folder) -> Result<Option<&'static str>, Error>;
+
 impl Place {
     pub(super) fn setting(self) -> &'static str {
         match self {
@@ -79,7 +82,7 @@ impl Listener {
     /// # Errors
     /// `Unsupported` where none of the folders can be listened to, `Busy` where the kernel's limits are reached, and
     /// those of opening the folders.
-    pub(super) fn open(settings: &Settings) -> Result<(Self, Vec<String>), Error> {
+    pub(super) fn open(settings: &Settings, network: &Network) -> Result<(Self, Vec<String>), Error> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|errno| refused(errno, "inotify can't be opened"))?;
         let mut listener = Self { inotify, folders: Vec::new() };
@@ -87,7 +90,7 @@ impl Listener {
         let records = settings.cdr_dir.as_deref().map(|path| (Place::Records, path));
         for (place, path) in [(Place::Recordings, settings.root.as_path())].into_iter().chain(records) {
             let opened = Folder::open(path, place.setting())?;
-            match opened.network()? {
+            match network(&opened)? {
                 Some(network) => deaf.push(format!(
                     "{}: {path:?} lies on {network}, which doesn't announce what others change there",
                     place.setting()

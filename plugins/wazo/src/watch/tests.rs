@@ -372,7 +372,7 @@ fn a_watch_ends_when_it_is_cancelled_or_nobody_takes_what_it_tells() {
 #[test]
 fn events_that_were_lost_ask_for_a_scan() {
     let bench = Bench::asleep(NEVER);
-    let (listener, deaf) = Listener::open(&bench.source.settings).unwrap();
+    let (listener, deaf) = Listener::open(&bench.source.settings, &Folder::network).unwrap();
     assert!(deaf.is_empty(), "{deaf:?}");
     let limit: usize =
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
@@ -388,6 +388,7 @@ fn events_that_were_lost_ask_for_a_scan() {
         call: &call,
         to: &mut to,
         reports: Reports::new(&RealHost, Wazo::NAME),
+        hears_all: true,
         records: BTreeMap::new(),
     };
     while listener.wait(Duration::ZERO).unwrap() {
@@ -395,6 +396,35 @@ fn events_that_were_lost_ask_for_a_scan() {
     }
     let told: Vec<Told> = told.try_iter().collect();
     assert_eq!(told.iter().filter(|told| **told == Told::Listening).count(), 1);
+}
+
+#[test]
+fn a_watch_that_hears_only_records_does_not_say_that_it_misses_nothing() {
+    let bench = Bench::asleep(NEVER);
+    let (root, source, stop) = (bench.path(""), Arc::clone(&bench.source), Switch::default());
+    let (sender, told) = channel();
+    let watching = stop.clone();
+    let ended = thread::spawn(move || {
+        let of_root = move |folder: &Folder| {
+            let root = Folder::open(&root, "root")?.identity()?;
+            Ok((folder.identity()? == root).then_some("NFS"))
+        };
+        listen(&source, &watching, &mut Teller(sender), &of_root)
+    });
+    // It listens once it tells of a record; before, nobody hears that one was written.
+    let begin = Instant::now();
+    let first = loop {
+        fs::write(bench.record("1.json"), record(1)).unwrap();
+        match told.recv_timeout(Duration::from_secs(1)) {
+            Ok(told) => break told,
+            Err(_) => assert!(begin.elapsed() < DEADLINE, "no record was told"),
+        }
+    };
+    assert!(matches!(first, Told::Item(Item::Facts(_))), "{first:?}");
+    fs::write(bench.path(ONE), "not heard").unwrap();
+    stop.0.store(true, Ordering::Relaxed);
+    assert_eq!(ended.join().unwrap().unwrap_err().code, ErrorCode::Cancelled);
+    assert!(told.try_iter().all(|told| matches!(told, Told::Item(Item::Facts(_)))));
 }
 
 #[test]
