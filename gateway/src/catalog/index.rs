@@ -10,7 +10,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -62,7 +62,7 @@ pub enum IndexPart {
 }
 
 impl IndexPart {
-    fn kind(self) -> IndexKind {
+    pub(super) fn kind(self) -> IndexKind {
         match self {
             Self::Root(_) => IndexKind::Root,
             Self::Brief(_) => IndexKind::Brief,
@@ -71,7 +71,7 @@ impl IndexPart {
         }
     }
 
-    fn stem(self) -> String {
+    pub(super) fn stem(self) -> String {
         match self {
             Self::Root(day) => format!("root/{day}"),
             Self::Brief(day) => format!("{}/brief", day.folder_name()),
@@ -429,7 +429,7 @@ impl Catalog {
                 let Some(recording) = txn.get::<Recording>(&keys::recording(tenant.id, place)).await? else {
                     continue;
                 };
-                let index_row = index_row(tenant, place, &recording)?;
+                let index_row = index_row(tenant.name_form, place, &recording)?;
                 if is_wav(&recording) {
                     append_row(IndexKind::Brief, &index_row, &tenant.zone, &mut brief);
                     append_row(IndexKind::Full, &index_row, &tenant.zone, &mut full);
@@ -474,15 +474,14 @@ impl Catalog {
             bytes = header(part.kind());
         }
         bytes.extend_from_slice(&rows);
-        let append =
-            Append { path: self.index_path(tenant, part, file.generation), offset: file.length, bytes };
-        file.length = file.length.saturating_add(append.bytes.len() as u64);
+        let (path, offset) = (self.index_path(tenant, part, file.generation), file.length);
+        file.length = file.length.saturating_add(bytes.len() as u64);
         file.modified = now_ms.div_euclid(1000).max(file.modified);
-        append
+        Append { path, offset, bytes, modified: file.modified }
     }
 
     /// Removes other generations of an index; who has one open keeps it. What can't be removed only takes room.
-    fn remove_others(&self, tenant: u32, part: IndexPart, keep: u64) {
+    pub(super) fn remove_others(&self, tenant: u32, part: IndexPart, keep: u64) {
         if let Err(error) = self.remove_other_generations(tenant, part, keep) {
             tracing::debug!(%error, "an old generation of an index stays");
         }
@@ -548,11 +547,16 @@ pub(super) fn latest(row: &RootIndexRow, end: i64) -> Option<i64> {
     row.dirty_since_ms.map(|since| since.max(at_the_latest))
 }
 
-fn is_wav(recording: &Recording) -> bool {
+pub(super) fn is_wav(recording: &Recording) -> bool {
     recording.listed.extension == Extension::WAV.as_str()
 }
 
-fn index_row(tenant: &Tenant, place: Place, recording: &Recording) -> Result<IndexRow, CatalogError> {
+/// What an index says of a recording.
+pub(super) fn index_row(
+    form: NameForm,
+    place: Place,
+    recording: &Recording,
+) -> Result<IndexRow, CatalogError> {
     let name = place
         .name(&recording.listed.extension)
         .ok_or_else(|| CatalogError::Row(format!("a recording at {place:?} has no valid name")))?;
@@ -573,7 +577,7 @@ fn index_row(tenant: &Tenant, place: Place, recording: &Recording) -> Result<Ind
         called_number: value(fact::CALLED_NUMBER),
         case_id: value(fact::CASE_ID),
         duration_s: duration_ms.map(|ms| ms.saturating_add(500) / 1000),
-        file_name: name.text(tenant.name_form),
+        file_name: name.text(form),
         folder: name.second.day(),
         account: value(fact::ACCOUNT),
         queue: value(fact::QUEUE_TYPE),
@@ -608,8 +612,13 @@ impl Generation {
         last: u64,
         now_ms: i64,
     ) -> Result<Self, CatalogError> {
-        let generation = next_generation(last, now_ms);
-        let path = catalog.index_path(tenant, part, generation);
+        let mut generation = next_generation(last, now_ms);
+        let mut path = catalog.index_path(tenant, part, generation);
+        // One that a lost catalog or a crash has left behind may still be read by somebody.
+        while path.exists() {
+            generation = generation.saturating_add(1);
+            path = catalog.index_path(tenant, part, generation);
+        }
         let file = open_for_writing(&path, true)
             .map_err(|source| CatalogError::Index { path: path.clone(), source })?;
         let state = IndexFile { generation, length: 0, modified: 0 };
@@ -617,7 +626,7 @@ impl Generation {
     }
 
     fn append(&mut self, tenant: &Tenant, place: Place, recording: &Recording) -> Result<(), CatalogError> {
-        let row = index_row(tenant, place, recording)?;
+        let row = index_row(tenant.name_form, place, recording)?;
         append_row(self.part.kind(), &row, &tenant.zone, &mut self.buffer);
         if self.buffer.len() >= 1 << 18 { self.flush() } else { Ok(()) }
     }
@@ -632,12 +641,13 @@ impl Generation {
 
     fn finish(mut self, now_ms: i64) -> Result<IndexFile, CatalogError> {
         self.flush()?;
-        let durable = self.file.sync_all().and_then(|()| match self.path.parent() {
+        self.state.modified = now_ms.div_euclid(1000);
+        let stamped = set_modified(&self.file, self.state.modified);
+        let durable = stamped.and_then(|()| self.file.sync_all()).and_then(|()| match self.path.parent() {
             Some(folder) => crate::state::sync_folder(folder),
             None => Ok(()),
         });
         durable.map_err(|source| CatalogError::Index { path: self.path.clone(), source })?;
-        self.state.modified = now_ms.div_euclid(1000);
         Ok(self.state)
     }
 }
@@ -647,6 +657,7 @@ struct Append {
     path: PathBuf,
     offset: u64,
     bytes: Vec<u8>,
+    modified: i64,
 }
 
 fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
@@ -656,6 +667,7 @@ fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
             let file = open_for_writing(&append.path, append.offset == 0)?;
             file.set_len(append.offset)?;
             file.write_all_at(&append.bytes, append.offset)?;
+            set_modified(&file, append.modified)?;
             if few {
                 file.sync_all()?;
                 append.path.parent().map_or(Ok(()), crate::state::sync_folder)?;
@@ -671,6 +683,12 @@ fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
             .map_err(|source| CatalogError::Index { path: folder.to_owned(), source })?;
     }
     Ok(())
+}
+
+/// Gives a file the time that clients are told: where the catalog is lost, the file still has it.
+fn set_modified(file: &File, unix_s: i64) -> io::Result<()> {
+    let since = Duration::from_secs(u64::try_from(unix_s).unwrap_or(0));
+    file.set_modified(SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 fn open_for_writing(path: &Path, fresh: bool) -> io::Result<File> {

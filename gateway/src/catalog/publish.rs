@@ -4,10 +4,14 @@ use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, tx
 use crate::state::{Batch, NewEntry, Store};
 
 impl Catalog {
-    /// Applies what the journal has and the store lacks: all of it when the store is new. Called at start.
+    /// Applies what the journal has and the store lacks: all of it when the store is new, and then also what the index
+    /// files tell. Called at start, before anything else.
     pub async fn catch_up(&self) -> Result<u64, CatalogError> {
         let mut writer = self.writer.lock().await;
-        self.replay(&mut writer).await
+        self.note_loss().await?;
+        let count = self.replay(&mut writer).await?;
+        self.recover(&mut writer).await?;
+        Ok(count)
     }
 
     /// The number of the last entry that the store has applied.
@@ -25,6 +29,7 @@ impl Catalog {
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
         writer.sequences.clear();
         writer.erasures.clear();
+        writer.recovered.clear();
         // What somebody had queued and didn't wait for is settled first; both queues keep their order.
         self.journal.sync().await?;
         self.store.commit(Batch::new()).await?;

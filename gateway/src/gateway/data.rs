@@ -296,7 +296,7 @@ fn reaches(dir: &Path, head: Head, applied: u64) -> Result<(), DataError> {
 }
 
 /// Sets both stores aside and rebuilds them from the journal, once that is known to be whole and to hold all that
-/// the catalog has. Facts come back with the next scans.
+/// the catalog has. Facts come back with the next scans, and before that from the index files, which stay as they are.
 ///
 /// # Errors
 ///
