@@ -5,7 +5,7 @@
 //! that nobody sees.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::FileExt,
@@ -195,7 +195,7 @@ impl Catalog {
     }
 
     /// Marks index files that the catalog counts on and the disk has lost (power failed before they were
-    /// written out, or somebody removed them). Called at start.
+    /// written out, or somebody removed them), and takes away what a crash has left that doesn't count. Called at start.
     pub async fn check_index_files(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
@@ -210,6 +210,17 @@ impl Catalog {
                     (row.brief, row.full, row.media) = Default::default();
                     txn.put(keys::folder(tenant.id, day), &row)?;
                     lost += 1;
+                } else {
+                    self.settle(tenant.id, IndexPart::Brief(day), row.brief);
+                    self.settle(tenant.id, IndexPart::Full(day), row.full);
+                    self.settle(tenant.id, IndexPart::Media(day), row.media);
+                }
+                for (part, file) in [
+                    (IndexPart::Brief(day), row.brief),
+                    (IndexPart::Full(day), row.full),
+                    (IndexPart::Media(day), row.media),
+                ] {
+                    self.remove_others(tenant.id, part, file.generation);
                 }
             }
             self.record(&mut writer, txn, &[]).await?;
@@ -218,11 +229,12 @@ impl Catalog {
                 None => break,
             }
         }
-        let mut from = None;
+        let (mut from, mut published) = (None, HashSet::new());
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             let mut txn = Txn::new(&*self.store);
             for (day, mut row) in rows {
+                published.insert(self.index_path(tenant.id, IndexPart::Root(day), row.file.generation));
                 if !self.is_whole(tenant.id, IndexPart::Root(day), row.file) {
                     row.file = IndexFile::default();
                     row.dirty_since_ms.get_or_insert(now_ms);
@@ -236,7 +248,22 @@ impl Catalog {
                 None => break,
             }
         }
+        self.remove_unpublished(tenant.id, &published);
         Ok(lost)
+    }
+
+    /// Removes root indexes that a crash has kept from being published. After a loss of the catalog they would be taken
+    /// for the ones that clients have seen.
+    fn remove_unpublished(&self, tenant: u32, published: &HashSet<PathBuf>) {
+        let root = self.index_path(tenant, IndexPart::Root(LocalDay::default()), 0);
+        let entries = root.parent().map(fs::read_dir).and_then(Result::ok);
+        for path in entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
+            if !published.contains(&path)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::debug!(path = %path.display(), %error, "what was never published stays");
+            }
+        }
     }
 
     fn folder_is_whole(&self, tenant: u32, day: UtcDay, row: &FolderRow) -> bool {
@@ -249,6 +276,28 @@ impl Catalog {
         file.generation == 0
             || fs::metadata(self.index_path(tenant, part, file.generation))
                 .is_ok_and(|metadata| metadata.len() >= file.length)
+    }
+
+    /// Takes away what a crash has left behind a file's committed bytes, and the time at which it did: after a loss of
+    /// the catalog, the file has to tell both. What can't be taken away doesn't count.
+    fn settle(&self, tenant: u32, part: IndexPart, file: IndexFile) {
+        if file.generation == 0 {
+            return;
+        }
+        let path = self.index_path(tenant, part, file.generation);
+        let settle = || -> io::Result<()> {
+            let metadata = fs::metadata(&path)?;
+            if metadata.len() <= file.length && modified(&metadata)? == file.modified {
+                return Ok(());
+            }
+            let open = open_for_writing(&path, false)?;
+            open.set_len(file.length)?;
+            set_modified(&open, file.modified)?;
+            open.sync_all()
+        };
+        if let Err(error) = settle() {
+            tracing::warn!(path = %path.display(), %error, "what a crash has left in an index file can't be taken away");
+        }
     }
 
     /// The earliest of the sources' watermarks: what started before it is known.
@@ -534,7 +583,9 @@ fn is_due(row: &RootIndexRow, end: i64, watermark: i64, now_ms: i64) -> bool {
     if row.file.generation == 0 {
         return complete || now_ms >= end.saturating_add(LATEST_MS);
     }
-    let rested = now_ms.saturating_sub(row.file.modified.saturating_mul(1000)) >= REPUBLISH_MS;
+    let since = row.file.modified.saturating_mul(1000);
+    // A time to come is a clock that was set back.
+    let rested = now_ms.saturating_sub(since) >= REPUBLISH_MS || now_ms < since;
     row.dirty_since_ms.is_some() && rested || row.incomplete && complete
 }
 
@@ -689,6 +740,12 @@ fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
 fn set_modified(file: &File, unix_s: i64) -> io::Result<()> {
     let since = Duration::from_secs(u64::try_from(unix_s).unwrap_or(0));
     file.set_modified(SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// The time that a file has, Unix seconds.
+pub(super) fn modified(metadata: &fs::Metadata) -> io::Result<i64> {
+    let since = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(i64::try_from(since.as_secs()).unwrap_or(0))
 }
 
 fn open_for_writing(path: &Path, fresh: bool) -> io::Result<File> {

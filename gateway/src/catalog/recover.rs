@@ -21,7 +21,6 @@ use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
 use recgate_plugin_api::fact;
@@ -29,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Catalog, CatalogError, IndexPart, PAGE, Writer, erase,
-    index::{index_row, is_wav},
+    index::{index_row, is_wav, modified},
     keys,
     keys::Place,
     rows::{self, Condition, IndexFile, Recording, RootIndexRow, TenantRow, Told},
@@ -598,8 +597,7 @@ struct Lines {
 impl Lines {
     fn open(path: &Path) -> io::Result<(Self, i64)> {
         let file = File::open(path)?;
-        let modified = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let modified = i64::try_from(modified.as_secs()).unwrap_or(0);
+        let modified = modified(&file.metadata()?)?;
         Ok((Self { file: BufReader::with_capacity(1 << 16, file), line: Vec::new() }, modified))
     }
 

@@ -26,6 +26,7 @@ use crate::{
     state::{Chain, JournalOptions, RedbStore},
 };
 
+mod history;
 mod live;
 mod names;
 
