@@ -23,6 +23,7 @@ use super::{
     entries::{Actor, Entry, FactsErased, Subject},
     join, keys,
     keys::Place,
+    recover,
     rows::{self, FactsRow, FolderRow, JoinRow, MediaRow, Recording, RootIndexRow, Told},
     txn::Txn,
 };
@@ -325,6 +326,7 @@ pub async fn facts_erased(txn: &mut Txn<'_>, entry: &FactsErased, at_ms: i64) ->
     let key = keys::recording(tenant, place);
     let Some(mut recording) = txn.get::<Recording>(&key).await? else { return Ok(()) };
     recording.details.values.retain(|key, _| !is_personal(key));
+    recover::strip(txn, tenant, source, media).await?;
     let local_day = recording.frozen.local_day;
     txn.put(key, &recording)?;
     apply::folder_changed(txn, tenant, place, apply::AT_ONCE).await?;
@@ -369,6 +371,16 @@ pub async fn are_erased(
     facts: &str,
 ) -> Result<bool, CatalogError> {
     Ok(txn.get::<ErasedRow>(&keys::erased_facts(tenant, source, facts)).await?.is_some())
+}
+
+/// Whether what is personal about a medium was erased.
+pub async fn is_erased(
+    txn: &mut Txn<'_>,
+    tenant: u32,
+    source: u32,
+    media: &str,
+) -> Result<bool, CatalogError> {
+    Ok(txn.get::<ErasedRow>(&keys::erased_media(tenant, source, media)).await?.is_some())
 }
 
 /// What joined facts say about a medium, without what was erased. Facts that have come since the erasure and belong to

@@ -6,12 +6,12 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -69,7 +69,7 @@ pub enum IndexPart {
 }
 
 impl IndexPart {
-    fn kind(self) -> IndexKind {
+    pub(super) fn kind(self) -> IndexKind {
         match self {
             Self::Root(_) => IndexKind::Root,
             Self::Brief(_) => IndexKind::Brief,
@@ -78,7 +78,7 @@ impl IndexPart {
         }
     }
 
-    fn stem(self) -> String {
+    pub(super) fn stem(self) -> String {
         match self {
             Self::Root(day) => format!("root/{day}"),
             Self::Brief(day) => format!("{}/brief", day.folder_name()),
@@ -247,7 +247,7 @@ impl Catalog {
     }
 
     /// Marks index files that the catalog counts on and the disk has lost (power failed before they were
-    /// written out, or somebody removed them). Called at start.
+    /// written out, or somebody removed them), and takes away what a crash has left that doesn't count. Called at start.
     pub async fn check_index_files(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
@@ -262,7 +262,17 @@ impl Catalog {
                     (row.brief, row.full, row.media) = Default::default();
                     txn.put(keys::folder(tenant.id, day), &row)?;
                     lost += 1;
+                } else {
+                    self.settle_file(tenant.id, IndexPart::Brief(day), row.brief);
+                    self.settle_file(tenant.id, IndexPart::Full(day), row.full);
+                    self.settle_file(tenant.id, IndexPart::Media(day), row.media);
                 }
+                let kept = vec![
+                    (IndexPart::Brief(day), row.brief.generation),
+                    (IndexPart::Full(day), row.full.generation),
+                    (IndexPart::Media(day), row.media.generation),
+                ];
+                self.remove_others(tenant.id, kept).await;
             }
             self.record(&mut writer, txn, &[]).await?;
             match next {
@@ -270,11 +280,12 @@ impl Catalog {
                 None => break,
             }
         }
-        let mut from = None;
+        let (mut from, mut published) = (None, HashSet::new());
         loop {
             let (rows, next) = self.root_indexes(tenant.id, from).await?;
             let mut txn = Txn::new(&*self.store);
             for (day, mut row) in rows {
+                published.insert(self.index_path(tenant.id, IndexPart::Root(day), row.file.generation));
                 if !self.is_whole(tenant.id, IndexPart::Root(day), row.file) {
                     row.file = IndexFile::default();
                     row.dirty_since_ms.get_or_insert(now_ms);
@@ -288,7 +299,22 @@ impl Catalog {
                 None => break,
             }
         }
+        self.remove_unpublished(tenant.id, &published);
         Ok(lost)
+    }
+
+    /// Removes root indexes that a crash has kept from being published. After a loss of the catalog they would be taken
+    /// for the ones that clients have seen.
+    fn remove_unpublished(&self, tenant: u32, published: &HashSet<PathBuf>) {
+        let root = self.index_path(tenant, IndexPart::Root(LocalDay::default()), 0);
+        let entries = root.parent().map(fs::read_dir).and_then(Result::ok);
+        for path in entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
+            if !published.contains(&path)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::debug!(path = %path.display(), %error, "what was never published stays");
+            }
+        }
     }
 
     fn folder_is_whole(&self, tenant: u32, day: UtcDay, row: &FolderRow) -> bool {
@@ -301,6 +327,28 @@ impl Catalog {
         file.generation == 0
             || fs::metadata(self.index_path(tenant, part, file.generation))
                 .is_ok_and(|metadata| metadata.len() >= file.length)
+    }
+
+    /// Takes away what a crash has left behind a file's committed bytes, and the time at which it did: after a loss of
+    /// the catalog, the file has to tell both. What can't be taken away doesn't count.
+    fn settle_file(&self, tenant: u32, part: IndexPart, file: IndexFile) {
+        if file.generation == 0 {
+            return;
+        }
+        let path = self.index_path(tenant, part, file.generation);
+        let settle = || -> io::Result<()> {
+            let metadata = fs::metadata(&path)?;
+            if metadata.len() <= file.length && modified(&metadata)? == file.modified {
+                return Ok(());
+            }
+            let open = open_for_writing(&path, false)?;
+            open.set_len(file.length)?;
+            set_modified(&open, file.modified)?;
+            open.sync_all()
+        };
+        if let Err(error) = settle() {
+            tracing::warn!(path = %path.display(), %error, "what a crash has left in an index file can't be taken away");
+        }
     }
 
     /// The earliest of the sources' watermarks: what started before it is known. One that was told while the clock ran
@@ -578,16 +626,15 @@ impl Catalog {
             bytes = header(part.kind());
         }
         bytes.extend_from_slice(&rows);
-        let append =
-            Append { path: self.index_path(tenant, part, file.generation), offset: file.length, bytes };
-        file.length = file.length.saturating_add(append.bytes.len() as u64);
+        let (path, offset) = (self.index_path(tenant, part, file.generation), file.length);
+        file.length = file.length.saturating_add(bytes.len() as u64);
         file.modified = now_ms.div_euclid(1000).max(file.modified);
-        append
+        Append { path, offset, bytes, modified: file.modified }
     }
 
     /// Removes other generations of these indexes; who has one open keeps it. What can't be removed only takes room.
     /// Called with the writer's lock: nobody may make a new generation meanwhile.
-    async fn remove_others(&self, tenant: u32, kept: Vec<(IndexPart, u64)>) {
+    pub(super) async fn remove_others(&self, tenant: u32, kept: Vec<(IndexPart, u64)>) {
         let kept: Vec<(IndexPart, PathBuf)> =
             kept.into_iter().map(|(part, keep)| (part, self.index_path(tenant, part, keep))).collect();
         let removed = in_thread(move || kept.iter().try_for_each(|(part, path)| remove_beside(*part, path)));
@@ -638,12 +685,16 @@ pub(super) struct Begun<R> {
     draft: Option<Draft>,
 }
 
-fn is_wav(recording: &Recording) -> bool {
+pub(super) fn is_wav(recording: &Recording) -> bool {
     recording.listed.extension == Extension::WAV.as_str()
 }
 
 /// What an index says of a recording.
-fn index_row(form: NameForm, place: Place, recording: &Recording) -> Result<IndexRow, CatalogError> {
+pub(super) fn index_row(
+    form: NameForm,
+    place: Place,
+    recording: &Recording,
+) -> Result<IndexRow, CatalogError> {
     let name = place
         .name(&recording.listed.extension)
         .ok_or_else(|| CatalogError::Row(format!("a recording at {place:?} has no valid name")))?;
@@ -687,6 +738,7 @@ struct Append {
     path: PathBuf,
     offset: u64,
     bytes: Vec<u8>,
+    modified: i64,
 }
 
 fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
@@ -696,6 +748,7 @@ fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
             let file = open_for_writing(&append.path, append.offset == 0)?;
             file.set_len(append.offset)?;
             file.write_all_at(&append.bytes, append.offset)?;
+            set_modified(&file, append.modified)?;
             if few {
                 file.sync_all()?;
                 append.path.parent().map_or(Ok(()), crate::state::sync_folder)?;
@@ -711,6 +764,18 @@ fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
             .map_err(|source| CatalogError::Index { path: folder.to_owned(), source })?;
     }
     Ok(())
+}
+
+/// Gives a file the time that clients are told: where the catalog is lost, the file still has it.
+fn set_modified(file: &File, unix_s: i64) -> io::Result<()> {
+    let since = Duration::from_secs(u64::try_from(unix_s).unwrap_or(0));
+    file.set_modified(SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// The time that a file has, Unix seconds.
+pub(super) fn modified(metadata: &fs::Metadata) -> io::Result<i64> {
+    let since = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(i64::try_from(since.as_secs()).unwrap_or(0))
 }
 
 fn open_for_writing(path: &Path, fresh: bool) -> io::Result<File> {

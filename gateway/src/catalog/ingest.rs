@@ -8,9 +8,11 @@ use uuid::Uuid;
 use super::{
     Catalog, CatalogError, Writer, apply,
     entries::{Entry, Learned, Published, Subject},
-    erase, join, keys,
+    erase,
+    index::index_row,
+    join, keys,
     keys::Place,
-    naming,
+    naming, recover,
     rows::{
         self, Condition, DueRow, FactsRow, JoinRow, MediaRow, Recording, RootIndexRow, TenantRow, Told,
         numbered,
@@ -160,6 +162,8 @@ struct Work<'a> {
     now_ms: i64,
     /// Something of the tenant was erased once, so that marks have to be looked for.
     erasures: bool,
+    /// Something of the tenant is known from index files alone.
+    recovered: bool,
     txn: Txn<'a>,
     entries: Vec<Entry>,
     /// Media whose facts or state have changed.
@@ -181,6 +185,7 @@ impl<'a> Work<'a> {
     ) -> Result<Self, CatalogError> {
         let pending = catalog.pending(writer).await?;
         let erasures = catalog.has_erasures(writer, tenant.id).await?;
+        let recovered = catalog.has_recovered(writer, tenant.id).await?;
         Ok(Self {
             catalog,
             writer,
@@ -188,6 +193,7 @@ impl<'a> Work<'a> {
             source,
             now_ms,
             erasures,
+            recovered,
             txn: Txn::after(pending, &*catalog.store),
             entries: Vec::new(),
             touched: BTreeSet::new(),
@@ -508,8 +514,11 @@ impl<'a> Work<'a> {
         let key = keys::media(self.tenant.id, self.source.id, id);
         let Some(mut row) = self.txn.get::<MediaRow>(&key).await? else { return Ok(()) };
         let mut values = join::joined(&mut self.txn, self.tenant.id, self.source.id, &row.told).await?;
+        let (tenant, source) = (self.tenant.id, self.source.id);
+        if self.recovered && row.place.is_some() && !values.is_empty() {
+            values = recover::completed(&mut self.txn, tenant, source, id, &row.told, values).await?;
+        }
         if self.erasures {
-            let (tenant, source) = (self.tenant.id, self.source.id);
             values = erase::without_erased(&mut self.txn, tenant, source, id, &row.told, values).await?;
         }
         if let Some(place) = row.place {
@@ -620,9 +629,13 @@ impl<'a> Work<'a> {
         if recording.details == details {
             return Ok(());
         }
+        let form = self.tenant.name_form;
+        let before = index_row(form, place, &recording)?;
         recording.details = details;
+        let says_the_same = before.reads_like(&index_row(form, place, &recording)?);
         self.txn.put(key, &recording)?;
-        self.rows_changed(place, recording.frozen.local_day).await
+        // What no index shows must not have them written anew.
+        if says_the_same { Ok(()) } else { self.rows_changed(place, recording.frozen.local_day).await }
     }
 
     /// Indexes that hold a row of this recording have to be written anew.

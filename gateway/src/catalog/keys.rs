@@ -7,6 +7,9 @@ use crate::layout::{Extension, LocalDay, RecordingName, UtcDay, UtcSecond};
 /// Key of the number of the last governance entry that the store has applied.
 pub const APPLIED: &[u8] = &[0, 0, 0, 0, 0xFF, b'a'];
 
+/// Key of the mark that the store was made for a journal that was there already.
+pub const REBUILT: &[u8] = &[0, 0, 0, 0, 0xFF, b'r'];
+
 /// What follows the tenant in a key. Numbers are part of the format on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -33,6 +36,8 @@ enum Kind {
     Unmatched = 19,
     /// Uids of media that have vanished before they got a name.
     Vanished = 20,
+    /// What index files said of recordings when the store was lost.
+    Recovered = 21,
 }
 
 /// Where a published recording stands: its row's key within the tenant, and its name but for the extension.
@@ -336,6 +341,19 @@ pub fn all_erasing(tenant: u32) -> Vec<u8> {
 /// Local day and UTC day in a key of [`erasing`].
 pub fn days_of_erasing(key: &[u8]) -> Option<(i32, i32)> {
     Some((read_day(key, 5)?, read_day(key, 9)?))
+}
+
+/// What an index said of a published medium when the store was lost.
+pub fn recovered(tenant: u32, source: u32, id: &str) -> Vec<u8> {
+    let mut key = all_recovered(tenant);
+    key.extend_from_slice(&source.to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// Prefix of [`recovered`].
+pub fn all_recovered(tenant: u32) -> Vec<u8> {
+    start(tenant, Kind::Recovered)
 }
 
 /// Row of a tenant's counters.

@@ -4,7 +4,8 @@
 //! A change goes to the index files, then to the journal (fsynced), then to the store, which remembers the
 //! number of the last entry that it has applied. What a crash leaves between two of these steps is finished
 //! at the next start: bytes beyond an index's committed length don't count, and entries that the store
-//! lacks are applied again.
+//! lacks are applied again. Where the store itself is lost, the journal gives names back, and the published
+//! index files what they tell.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -24,6 +25,7 @@ mod join;
 mod keys;
 mod naming;
 mod publish;
+mod recover;
 mod republish;
 mod rows;
 mod search;
@@ -102,6 +104,8 @@ struct Writer {
     sequences: naming::Sequences,
     /// Tenants of which something was erased once, as far as it was looked at.
     erasures: HashMap<u32, bool>,
+    /// Tenants of which something is known from index files alone, as far as it was looked at.
+    recovered: HashMap<u32, bool>,
     /// The store has applied all that is in the journal, or will have with what is pending.
     caught_up: bool,
     /// What is on its way to the store.

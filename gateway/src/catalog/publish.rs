@@ -19,10 +19,14 @@ pub(super) struct Pending {
 }
 
 impl Catalog {
-    /// Applies what the journal has and the store lacks: all of it when the store is new. Called at start.
+    /// Applies what the journal has and the store lacks: all of it when the store is new, and then also what the index
+    /// files tell. Called at start, before anything else.
     pub async fn catch_up(&self) -> Result<u64, CatalogError> {
         let mut writer = self.writer.lock().await;
-        self.replay(&mut writer).await
+        self.note_loss().await?;
+        let count = self.replay(&mut writer).await?;
+        self.recover(&mut writer).await?;
+        Ok(count)
     }
 
     /// The number of the last entry that the store has applied.
@@ -73,6 +77,7 @@ impl Catalog {
         writer.sequences.clear();
         writer.erasures.clear();
         self.builds.disturb_all();
+        writer.recovered.clear();
         // What somebody had queued and didn't wait for is settled first; both queues keep their order.
         self.journal.sync().await?;
         self.store.commit(Batch::new()).await?;

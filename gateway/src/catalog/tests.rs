@@ -28,6 +28,7 @@ use crate::{
 
 mod facts;
 mod failing;
+mod history;
 mod live;
 mod losses;
 mod names;

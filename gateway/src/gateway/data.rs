@@ -317,7 +317,7 @@ fn reaches(dir: &Path, head: Head, store: &str, applied: u64) -> Result<(), Data
 }
 
 /// Sets both stores aside and rebuilds them from the journal, once that is known to be whole and to hold all that
-/// the catalog has. Facts come back with the next scans.
+/// the catalog has. Facts come back with the next scans, and before that from the index files, which stay as they are.
 ///
 /// # Errors
 ///

@@ -13,6 +13,7 @@ use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 
 use super::{
     day::{END_UNIX_S, UtcDay},
+    name::{NameForm, RecordingName},
     zone::TenantZone,
 };
 
@@ -82,6 +83,13 @@ pub struct IndexRow {
     pub wrap_up_code: String,
 }
 
+impl IndexRow {
+    /// Whether both are written alike.
+    pub fn reads_like(&self, other: &Self) -> bool {
+        self == other || cells(self, |_| String::new()) == cells(other, |_| String::new())
+    }
+}
+
 /// The columns: as 8x8's help spells them, then as its `_version2` files do.
 const COLUMNS: [(&str, &str); 21] = [
     ("CALL TYPE", "CALL TYPE"),
@@ -107,6 +115,9 @@ const COLUMNS: [(&str, &str); 21] = [
     ("WRAP UP CODE", "WRAP UP CODE"),
 ];
 
+/// How times are written.
+const TIME: &str = "%Y-%m-%d %H:%M:%S";
+
 /// The file's first line with its line end.
 pub fn header(kind: IndexKind) -> Vec<u8> {
     let mut line = Vec::with_capacity(300);
@@ -121,10 +132,14 @@ pub fn header(kind: IndexKind) -> Vec<u8> {
 /// Appends a row with its line end. START TIME and STOP TIME are written in the tenant's zone, the UTC columns without
 /// a suffix (a known reader would shift a time that has one).
 pub fn append_row(kind: IndexKind, row: &IndexRow, zone: &TenantZone, out: &mut Vec<u8>) {
-    let cells: [Cow<'_, str>; COLUMNS.len()] = [
+    append_line(cells(row, |unix_s| local_time(unix_s, zone)).into_iter().take(kind.columns()), out);
+}
+
+fn cells(row: &IndexRow, local: impl Fn(i64) -> String) -> [Cow<'_, str>; COLUMNS.len()] {
+    [
         text_cell(call_type(&row.call_type)),
-        local_time(row.start_utc_s, zone).into(),
-        local_time(row.stop_utc_s, zone).into(),
+        local(row.start_utc_s).into(),
+        local(row.stop_utc_s).into(),
         text_cell(&row.agent_name),
         text_cell(&row.customer_number),
         text_cell(&row.phone_channel),
@@ -143,8 +158,77 @@ pub fn append_row(kind: IndexKind, row: &IndexRow, zone: &TenantZone, out: &mut 
         text_cell(&row.external_variable_2),
         text_cell(&row.outdial_code),
         text_cell(&row.wrap_up_code),
-    ];
-    append_line(cells.into_iter().take(kind.columns()), out);
+    ]
+}
+
+/// Columns in the tenant's zone.
+const LOCAL_TIMES: std::ops::RangeInclusive<usize> = 1..=2;
+
+/// A line of an index file that was written before.
+#[derive(Debug)]
+pub struct IndexLine(Vec<String>);
+
+impl IndexLine {
+    /// Reads a whole line, its end included; `None` where it isn't one that [`append_row`] writes for this kind.
+    pub fn read(kind: IndexKind, line: &[u8]) -> Option<Self> {
+        let text = line.strip_suffix(b"\r\n")?;
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .buffer_capacity(text.len().clamp(1, 1 << 16))
+            .from_reader(text);
+        let mut records = reader.records();
+        let record = records.next()?.ok()?;
+        (record.len() == kind.columns() && records.next().is_none())
+            .then(|| Self(record.iter().map(str::to_owned).collect()))
+    }
+
+    /// The recording that it is about, if DIRECTORY is where a recording of that name lies.
+    pub fn name(&self, form: NameForm) -> Option<RecordingName> {
+        let name = RecordingName::parse(self.cell(9), form)?;
+        (UtcDay::parse_folder(self.cell(10))? == name.second.day()).then_some(name)
+    }
+
+    /// Whether it is what [`append_row`] would write for this row now, in whatever zone its local times were written.
+    pub fn says(&self, row: &IndexRow) -> bool {
+        let told = self.0.iter().zip(cells(row, |_| String::new())).enumerate();
+        told.into_iter().all(|(column, (cell, expected))| LOCAL_TIMES.contains(&column) || *cell == *expected)
+    }
+
+    /// What it says; `None` where it lacks columns or has times that [`append_row`] doesn't write. Texts are such that
+    /// they are written as they stand here, though they may have been longer once.
+    pub fn row(&self) -> Option<IndexRow> {
+        if self.0.len() != COLUMNS.len() {
+            return None;
+        }
+        let text = |column| text_of_cell(self.cell(column)).to_owned();
+        let duration = self.cell(8);
+        Some(IndexRow {
+            call_type: call_type_fact(&text(0)).to_owned(),
+            start_utc_s: read_time(self.cell(12))?,
+            stop_utc_s: read_time(self.cell(13))?,
+            agent_name: text(3),
+            customer_number: text(4),
+            phone_channel: text(5),
+            called_number: text(6),
+            case_id: self.cell(7).to_owned(),
+            duration_s: if duration.is_empty() { None } else { Some(duration.parse().ok()?) },
+            file_name: text(9),
+            folder: UtcDay::parse_folder(self.cell(10))?,
+            account: text(11),
+            queue: text(14),
+            queue_name: text(15),
+            transaction_id: text(16),
+            external_variable_1: text(17),
+            external_variable_2: text(18),
+            outdial_code: text(19),
+            wrap_up_code: text(20),
+        })
+    }
+
+    fn cell(&self, column: usize) -> &str {
+        self.0.get(column).map(String::as_str).unwrap_or_default()
+    }
 }
 
 fn append_line<'a>(cells: impl Iterator<Item = Cow<'a, str>>, out: &mut Vec<u8>) {
@@ -164,6 +248,24 @@ fn call_type(fact: &str) -> &str {
         "outbound" => "Outbound",
         "direct_agent_access" => "Direct Agent Access",
         other => other,
+    }
+}
+
+/// The fact that is spelled so in the file.
+fn call_type_fact(cell: &str) -> &str {
+    match cell {
+        "Inbound" => "inbound",
+        "Outbound" => "outbound",
+        "Direct Agent Access" => "direct_agent_access",
+        other => other,
+    }
+}
+
+/// The text that a cell was written for: without the guard against spreadsheets, if it has one.
+fn text_of_cell(cell: &str) -> &str {
+    match cell.strip_prefix('\'') {
+        Some(rest) if text_cell(rest) == cell => rest,
+        _ => cell,
     }
 }
 
@@ -232,6 +334,10 @@ fn time(time: NaiveDateTime) -> String {
     push(time.minute(), 2, ":");
     push(time.second(), 2, "");
     text
+}
+
+fn read_time(cell: &str) -> Option<i64> {
+    Some(NaiveDateTime::parse_from_str(cell, TIME).ok()?.and_utc().timestamp())
 }
 
 #[cfg(test)]
@@ -319,6 +425,29 @@ mod tests {
         for kind in [IndexKind::Root, IndexKind::Full, IndexKind::Media] {
             assert_eq!(written(kind, &sample()), format!("{line}{rest}\r\n").into_bytes());
         }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let mut row = sample();
+        row.agent_name = "=cmd|' /C calc'!A0, \"x\"".into();
+        row.customer_number = "+1 202".into();
+        for kind in KINDS {
+            let line = IndexLine::read(kind, &written(kind, &row)).unwrap();
+            assert_eq!(line.name(NameForm::Long).unwrap().text(NameForm::Long), row.file_name);
+            assert!(line.says(&row));
+            assert!(!line.says(&IndexRow { account: "A2".into(), ..row.clone() }));
+            assert_eq!(line.row(), (kind != IndexKind::Brief).then(|| row.clone()), "{kind:?}");
+        }
+        let line = written(IndexKind::Root, &row);
+        for torn in [0, 1, line.len() / 2, line.len() - 2, line.len() - 1] {
+            assert!(IndexLine::read(IndexKind::Root, &line[..torn]).is_none(), "{torn}");
+        }
+        assert!(IndexLine::read(IndexKind::Brief, &line).is_none());
+        assert!(IndexLine::read(IndexKind::Root, &line.repeat(2)).is_none());
+        row.folder = UtcDay::parse_folder("S20160608").unwrap();
+        let elsewhere = IndexLine::read(IndexKind::Full, &written(IndexKind::Full, &row)).unwrap();
+        assert_eq!(elsewhere.name(NameForm::Long), None);
     }
 
     #[test]
@@ -482,6 +611,12 @@ mod tests {
             prop_assert_eq!(cells[8].parse::<u64>().ok(), duration_s);
             prop_assert_eq!(cells[9].as_str(), "R20160606000117.wav");
             prop_assert_eq!(cells[10].as_str(), "S19700101");
+            // Whatever was written, what is read from it is written the same.
+            let line = IndexLine::read(kind, &bytes).unwrap();
+            prop_assert!(line.says(&row));
+            if let Some(read) = line.row() {
+                prop_assert_eq!(self::written(kind, &read), &bytes[..]);
+            }
             if kind != IndexKind::Brief {
                 for (column, unix_s) in [(12, times.0), (13, times.1)] {
                     let read = NaiveDateTime::parse_from_str(&cells[column], "%Y-%m-%d %H:%M:%S").unwrap();

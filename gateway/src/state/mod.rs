@@ -9,7 +9,7 @@ pub mod journal;
 mod notes;
 mod redb;
 #[cfg(test)]
-mod shim;
+pub(crate) mod shim;
 mod sled;
 mod snapshot;
 mod store;

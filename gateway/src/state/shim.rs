@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use ::redb::StorageBackend;
 
 use super::journal::storage::{LogFile, Storage};
+use super::{Chain, Journal, JournalOptions};
 
 const SECTOR: usize = 512;
 
@@ -98,6 +99,22 @@ impl Disk {
         state.fuse = None;
         state.off = false;
         state.boot += 1;
+    }
+
+    /// Whoever has it open writes no more, as after a SIGKILL; what was written is there.
+    pub fn kill(&self) {
+        let state = &mut *self.0.lock().unwrap();
+        state.fuse = None;
+        state.off = false;
+        state.boot += 1;
+    }
+
+    /// A governance chain on this disk.
+    pub fn journal(self: &Arc<Self>, applied: u64) -> Option<Journal> {
+        let storage: Arc<dyn Storage> = Arc::new(DiskFolder(Arc::clone(self)));
+        let applied = [("the catalog", applied)];
+        let options = JournalOptions::default();
+        Some(Journal::open_on(storage, Chain::Governance, uuid::Uuid::nil(), options, &applied).ok()?.0)
     }
 
     pub fn names(&self) -> Vec<String> {

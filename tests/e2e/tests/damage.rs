@@ -45,8 +45,8 @@ fn whole(raw: &mut Raw) -> Option<Whole> {
     Some(whole)
 }
 
-/// What no loss may change of a path. Where the catalog or the index files are lost, indexes are published anew, so their
-/// times change, and with them those of folders.
+/// What no loss may change of a path. Where the index files are lost, they are published anew, so their times change, and
+/// with them those of folders.
 #[derive(Debug, PartialEq)]
 enum Lasting {
     Folder,
@@ -66,7 +66,7 @@ fn lasting(whole: &Whole) -> BTreeMap<&str, Lasting> {
 fn rows(index: &[u8]) -> Vec<Row> {
     let mut rows = read_index(index).1;
     for row in rows.iter_mut().filter(|row| row["FILENAME"] == GONE) {
-        // What was said of it may be lost with the catalog; what it was called and when it was not.
+        // What was said of it may be lost with the catalog and the indexes; what it was called and when it was not.
         row.retain(|column, _| ["FILENAME", "DIRECTORY"].contains(&&**column) || column.contains(" TIME"));
     }
     rows
@@ -235,14 +235,14 @@ fn a_damaged_or_lost_catalog_comes_back_with_the_same_names() {
 
     let length = fs::metadata(&catalog).unwrap().len();
     File::options().write(true).open(&catalog).unwrap().set_len(length / 2).unwrap();
-    let log = starts_and_shows(&mut fixture, &before, "the catalog cut to half", published_anew);
+    let log = starts_and_shows(&mut fixture, &before, "the catalog cut to half", exactly);
     assert!(log.contains("the catalog is damaged"), "{log}");
 
     fs::write(&catalog, b"").unwrap();
-    starts_and_shows(&mut fixture, &before, "the catalog empty", published_anew);
+    starts_and_shows(&mut fixture, &before, "the catalog empty", exactly);
 
     fs::remove_file(&catalog).unwrap();
-    let log = starts_and_shows(&mut fixture, &before, "the catalog deleted", published_anew);
+    let log = starts_and_shows(&mut fixture, &before, "the catalog deleted", exactly);
     assert!(log.contains("brought up to the journal"), "{log}");
 
     // All that can be lost at once.
@@ -251,6 +251,31 @@ fn a_damaged_or_lost_catalog_comes_back_with_the_same_names() {
     fs::remove_dir_all(data.join("index")).unwrap();
     tear(&segment(&fixture));
     starts_and_shows(&mut fixture, &before, "stores and index files lost, the journal torn", published_anew);
+    fixture.recgate(&["state", "verify"]).success();
+}
+
+#[test]
+fn what_the_pbx_has_forgotten_is_in_the_indexes_after_the_catalog_is_lost() {
+    let (mut fixture, before) = stopped();
+    let day = read_index(before["/S20160606/I20160606_version2.csv"].1.as_ref().unwrap()).1;
+    assert!(day.len() > 3 && day.iter().all(|row| row["AGENT NAME"] == "Björn Ågren"), "{day:?}");
+    // A PBX keeps its records for a while only.
+    for record in files_of(&fixture.wazo["acme"].cdr) {
+        fs::remove_file(record).unwrap();
+    }
+    starts_and_shows(&mut fixture, &before, "the PBX's records gone", exactly);
+
+    let catalog = fixture.data_dir().join("catalog.redb");
+    fs::remove_file(&catalog).unwrap();
+    let log = starts_and_shows(&mut fixture, &before, "the catalog deleted", exactly);
+    assert!(log.contains("the catalog was rebuilt; its index files told of recordings"), "{log}");
+    let log = starts_and_shows(&mut fixture, &before, "a start after that", exactly);
+    assert!(!log.contains("the catalog was rebuilt"), "{log}");
+
+    garble(&catalog);
+    starts_and_shows(&mut fixture, &before, "the catalog garbled", exactly);
+    fixture.recgate(&["state", "rebuild"]).success();
+    starts_and_shows(&mut fixture, &before, "a rebuild", exactly);
     fixture.recgate(&["state", "verify"]).success();
 }
 
@@ -340,7 +365,7 @@ fn a_rebuild_of_a_sound_state_keeps_names_and_verify_tells_how_far_it_reaches() 
 
     fixture.recgate(&["state", "rebuild"]).success();
     assert_eq!(head(&verify(&fixture), "governance"), governance, "a rebuild wrote into the journal");
-    starts_and_shows(&mut fixture, &before, "a rebuild", published_anew);
+    starts_and_shows(&mut fixture, &before, "a rebuild", exactly);
 
     // Neither works on a running gateway.
     fixture.start();

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{IndexPart, index_row, is_wav, next_generation, open_for_writing};
+use super::{IndexPart, index_row, is_wav, next_generation, open_for_writing, set_modified};
 use crate::{
     catalog::{
         Catalog, CatalogError, PAGE,
@@ -338,9 +338,8 @@ impl Files {
         for part in wanted {
             self.file(part)?;
         }
-        self.sync()?;
         let mut files = Vec::with_capacity(self.files.len());
-        for file in &self.files {
+        for file in &mut self.files {
             let (before, now) = replaced
                 .iter()
                 .find(|replaced| replaced.part == file.part)
@@ -349,10 +348,20 @@ impl Files {
             // Rows that were appended meanwhile are in the new file, which is no older than they are.
             let is_same = (now.generation, now.length) == (before.generation, before.length);
             let appended = if is_same { i64::MIN } else { now.modified };
-            let generation = next_generation(now.generation, now_ms);
-            let path = self.path(file.part, &generation.to_string());
-            fs::rename(&file.path, &path).map_err(|source| CatalogError::Index { path, source })?;
             let modified = now_ms.div_euclid(1000).max(appended);
+            // After a loss of the catalog, the file has to tell its time.
+            file.flush()?;
+            set_modified(&file.file, modified)
+                .map_err(|source| CatalogError::Index { path: file.path.clone(), source })?;
+            file.sync()?;
+            let mut generation = next_generation(now.generation, now_ms);
+            let named = |generation: u64| self.folder.join(file_name(file.part, &generation.to_string()));
+            // One that a lost catalog or a crash has left behind may still be read by somebody.
+            while named(generation).exists() {
+                generation = generation.saturating_add(1);
+            }
+            let path = named(generation);
+            fs::rename(&file.path, &path).map_err(|source| CatalogError::Index { path, source })?;
             files.push((file.part, IndexFile { generation, length: file.length, modified }));
         }
         // All of them lie in one folder.
@@ -364,7 +373,7 @@ impl Files {
     }
 
     fn path(&self, part: IndexPart, generation: &str) -> PathBuf {
-        self.folder.join(format!("{}.{generation}.csv", part.stem()))
+        self.folder.join(file_name(part, generation))
     }
 
     /// A part's file, which is made when it is first asked for.
@@ -379,6 +388,10 @@ impl Files {
         };
         self.files.get_mut(at).ok_or_else(|| CatalogError::Row(format!("a draft has no file for {part:?}")))
     }
+}
+
+fn file_name(part: IndexPart, generation: &str) -> String {
+    format!("{}.{generation}.csv", part.stem())
 }
 
 impl Unfinished {
