@@ -63,8 +63,8 @@ async fn a_source_that_fails_says_so_loses_nothing_and_is_well_again() {
     ];
     for (what, ill, error) in cases {
         let mut followed = Followed::new().await;
-        let (media, before) =
-            (followed.world.bent.0.lock().unwrap().media.clone(), followed.watermark().await);
+        let media = followed.world.bent.0.lock().unwrap().media.clone();
+        let before = followed.watermark().await;
         followed.world.bent.change(ill);
         followed.world.bent.change(|storage| storage.watermark_ms = Some(i64::MIN));
         for _ in 0..2 {

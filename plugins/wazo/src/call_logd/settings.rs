@@ -262,7 +262,9 @@ pub(crate) fn schema() -> Value {
         }
     });
     // An answer, and the one after a new login.
-    schema["properties"]["timeout"]["x-recgate-times-in-call-timeout"] = json!(2);
+    if let Some(timeout) = schema.pointer_mut("/properties/timeout").and_then(Value::as_object_mut) {
+        timeout.insert("x-recgate-times-in-call-timeout".to_owned(), json!(2));
+    }
     schema
 }
 
