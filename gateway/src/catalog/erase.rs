@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Tenant,
     layout::{LocalDay, UtcDay},
+    state::Pages,
 };
 
 /// Keys of facts that aren't personal.
@@ -138,11 +139,9 @@ impl Catalog {
     /// Replaces the index files that may hold what was erased, and removes their other generations from the disk.
     /// Called at start and at intervals; what fails is logged and tried again.
     pub async fn finish_erasures(&self, tenant: &Tenant, now_ms: i64) -> Result<u64, CatalogError> {
-        let prefix = keys::all_erasing(tenant.id);
-        let (mut from, mut finished) = (prefix.clone(), 0);
-        loop {
-            let page = self.store.scan(&prefix, &from, super::PAGE).await?;
-            for row in &page.rows {
+        let (mut pages, mut finished) = (Pages::of(&*self.store, keys::all_erasing(tenant.id)), 0);
+        while let Some(page) = pages.next(super::PAGE).await? {
+            for row in &page {
                 let days = keys::days_of_erasing(&row.key).and_then(|(local, utc)| {
                     Some((LocalDay::from_number(local)?, UtcDay::from_number(utc)?))
                 });
@@ -155,11 +154,8 @@ impl Catalog {
                     }
                 }
             }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(finished),
-            }
         }
+        Ok(finished)
     }
 
     async fn replace_files(

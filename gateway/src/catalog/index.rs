@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::Tenant,
     layout::{Extension, IndexKind, IndexRow, LocalDay, NameForm, UtcDay, append_row, header},
+    state::Pages,
 };
 use recgate_plugin_api::fact;
 
@@ -386,22 +387,18 @@ impl Catalog {
         order: &[u8],
         mut each: impl FnMut(Place, Recording) -> Result<(), CatalogError>,
     ) -> Result<(), CatalogError> {
-        let mut from = order.to_vec();
-        loop {
-            let page = self.store.scan(order, &from, PAGE).await?;
+        let mut pages = Pages::of(&*self.store, order.to_vec());
+        while let Some(page) = pages.next(PAGE).await? {
             let places =
-                page.rows.iter().map(|row| rows::decode(&row.value)).collect::<Result<Vec<Place>, _>>()?;
+                page.iter().map(|row| rows::decode(&row.value)).collect::<Result<Vec<Place>, _>>()?;
             let wanted: Vec<_> = places.iter().map(|place| keys::recording(tenant, *place)).collect();
             for (place, row) in places.into_iter().zip(self.store.get_many(&wanted).await?) {
                 if let Some(row) = row {
                     each(place, rows::decode(&row.value)?)?;
                 }
             }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(()),
-            }
         }
+        Ok(())
     }
 
     /// Appends the rows of new names to their folders' files, which are synced before anybody counts on them.

@@ -7,6 +7,7 @@ mod crash;
 mod files;
 pub mod journal;
 mod notes;
+mod pages;
 mod redb;
 #[cfg(test)]
 mod shim;
@@ -21,6 +22,7 @@ pub use journal::{
     Recovery, Report, Segment,
 };
 pub use notes::Notes;
+pub use pages::Pages;
 pub use redb::RedbStore;
 pub use sled::{OpenState, Opened, SledStore};
 pub use store::{Batch, Condition, MAX_PAGE, Page, Row, Store, StoreError, Versioned};
