@@ -123,7 +123,12 @@ typedef struct rg_bytes {
 #define RG_KEY_CONTACT_ID UINT32_C(3)      /* the contact; several media may share it */
 #define RG_KEY_CONVERSATION_ID UINT32_C(4) /* the conversation; several media may share it */
 
-/* A key that media and facts have in common. */
+/*
+ * A key that media and facts have in common. Facts belong to every medium of the same source that has one of their
+ * keys, the same kind and the same value; neither has to come first, and keys may change. Where several facts belong to
+ * a medium, each value is taken from those that have it and are joined by the strongest kind; among these, from the
+ * greatest revision. At most 64 media and 64 facts share one key: what is more is left out and reported.
+ */
 typedef struct rg_key {
     uint32_t kind;     /* RG_KEY_* */
     uint32_t reserved; /* 0 */
@@ -233,35 +238,66 @@ typedef struct rg_call {
 typedef struct rg_media {
     uint32_t struct_size;
     uint32_t state;        /* RG_STATE_* */
-    rg_str id;             /* stable and unique in the source; no control characters */
-    rg_str version;        /* which content this is; two reads of one id and version return the same bytes */
+    rg_str id;             /* stable and unique in the source, in one spelling; 1 to 1024 bytes, no control characters.
+                              A medium that comes back under its old id is the same recording, with its old name */
+    rg_str version;        /* which content this is; two reads of one id and version return the same bytes. Text like an
+                              id. A recording that is published keeps to its version: told with another one, it is
+                              served no longer */
     uint64_t size;         /* bytes as stored, which are as many as are served */
     rg_str media_type;     /* IANA media type, for example audio/wav; at most 255 bytes */
     int64_t start_ms;      /* start of the recording, as far as the storage knows it */
     int64_t stop_ms;       /* end of the recording */
-    int64_t changed_ms;    /* when the content last changed; always given */
+    int64_t changed_ms;    /* when the content last changed; always given. The wait for facts begins here */
     uint64_t duration_ms;  /* length of the audio, counted from its samples */
     uint32_t start_precision; /* RG_PRECISION_* */
     uint32_t present;      /* RG_MEDIA_HAS_* */
     rg_str state_reason;   /* why, with RG_STATE_FAILED; else empty */
     uint8_t uid[16];       /* the gateway's uid (UUIDv7), where the storage keeps one */
-    rg_str preferred_name; /* the name it had in an earlier archive (R201606060001170000.wav): kept where it is free, if
-                              it tells the second of start_ms, exact to the second, or of the start in the facts */
+    rg_str preferred_name; /* the name it had in an earlier archive (R201606060001170000.wav, R20160606000117.wav), kept
+                              where no recording of the tenant has had it, if it tells the second (UTC) of start_ms,
+                              exact to the second, or of started_at in the facts. With such a start_ms the medium is
+                              published under it without facts, after the wait for them. Once it has a name, this is
+                              not looked at any more */
     rg_bytes header_patch; /* bytes served in place of the first ones stored; never changes the length */
     const rg_key *keys;    /* keys by which facts find this medium */
     uint64_t key_count;
 } rg_media;
 
-/* What is known about a recording, apart from its medium. Keys that the gateway uses: started_at, stopped_at,
- * duration_ms (decimal milliseconds), call_type, agent_name, customer_number, phone_channel, called_number, case_id,
- * account, queue_type, queue_name, transaction_id, external_variable_1, external_variable_2, outdial_code,
- * wrap_up_code. Others are kept and shown. */
+/*
+ * What is known about a recording, apart from its medium. Told before the medium, after it, or again.
+ *
+ * Keys of values that the gateway uses, each at most once; others are kept and shown:
+ *
+ *   started_at           start of the recording, Unix milliseconds UTC in decimal. Exact: the name is made of it, and a
+ *                        medium that is available is published as soon as its facts have it
+ *   stopped_at           its end, in the same way
+ *   duration_ms          length in decimal milliseconds, where the medium doesn't tell its own
+ *   call_type            inbound, outbound or direct_agent_access
+ *   agent_name           full name of the agent
+ *   customer_number      the customer's telephone number
+ *   phone_channel        number or trunk over which the call came in
+ *   called_number        number that was dialled, on outbound calls
+ *   case_id              the case, digits only
+ *   account              the customer's account
+ *   queue_type           inbound or outbound, of calls that went through a queue
+ *   queue_name           name of the queue
+ *   transaction_id       the call's id at its source
+ *   external_variable_1  first free column
+ *   external_variable_2  second free column
+ *   outdial_code         code that the agent chose before an outbound call
+ *   wrap_up_code         code that the agent chose after the call
+ *
+ * A correction is told with the same id and a revision that isn't smaller, and replaces all keys and values. Facts that
+ * a scan doesn't tell any more stay as they were: what the source takes back is told with gone, the same id and again
+ * a revision that isn't smaller. None of that changes the name of a recording that is published.
+ */
 typedef struct rg_facts {
     uint32_t struct_size;
-    uint32_t gone;     /* 1: the source has withdrawn these facts; else 0 */
-    rg_str id;         /* stable and unique in the source */
-    uint64_t revision; /* the greater one wins among facts of one id; of two with one revision what is told last, and
-                          that is reported */
+    uint32_t gone;     /* 1: the source has withdrawn these facts (the values don't count then); else 0 */
+    rg_str id;         /* stable and unique in the source; 1 to 1024 bytes, no control characters */
+    uint64_t revision; /* the greater one wins among facts of one id, whenever it comes; of the same one, the last that
+                           is told, and that two differ is reported. A counter or a time of the source; 0 where it has
+                           neither */
     const rg_key *keys;
     uint64_t key_count;
     const rg_pair *values;
@@ -269,9 +305,10 @@ typedef struct rg_facts {
 } rg_facts;
 
 #define RG_ITEM_MEDIA UINT32_C(1)      /* a medium is there: `media` */
-#define RG_ITEM_MEDIA_GONE UINT32_C(2) /* the medium of this id is gone: `gone_id` */
+#define RG_ITEM_MEDIA_GONE UINT32_C(2) /* the medium of this id is gone: `gone_id`; a hint, the host asks stat */
 #define RG_ITEM_FACTS UINT32_C(3)      /* facts or their withdrawal: `facts` */
-/* Since 0.2, in watch alone: from here on nothing is missed. The host scans after it, for what came before. */
+/* Since 0.2, in watch alone: from here on nothing is missed. The host scans after it, for what came before. Nothing but
+ * kind is looked at. */
 #define RG_ITEM_LISTENING UINT32_C(4)
 
 /* One thing that a plugin tells. */
@@ -372,7 +409,17 @@ typedef struct rg_plugin {
     /* How it is. */
     int32_t (*health)(rg_instance *instance, const rg_call *call, rg_health *out, rg_error *error);
 
-    /* Tells media and facts through emit, in any order, then fills out. The deadline counts from the last emit. */
+    /*
+     * Tells media and facts through emit, in any order, then fills out. The deadline counts from the last emit. After
+     * RG_SCAN_MORE the host calls again with the cursor; no two scans of an instance run at once.
+     *
+     * A full scan that has ended with RG_SCAN_COMPLETE is where the host learns what is missing: it asks stat for each
+     * medium that was not told, and RG_E_NOT_FOUND makes it missing; where many are at once, none is. So
+     * RG_SCAN_COMPLETE is for storages that could be looked through: one that is away is an error (RG_E_UNAVAILABLE),
+     * not an empty storage, and a medium that can't be read just now is another error of stat.
+     *
+     * The index of a day waits for the watermark to pass the day's end, and is published incomplete without it.
+     */
     int32_t (*scan)(rg_instance *instance, const rg_call *call, const rg_scan_from *from, rg_emit_item emit,
                     void *emit_ctx, rg_scan_end *out, rg_error *error);
 
@@ -394,17 +441,26 @@ typedef struct rg_plugin {
     void (*close)(rg_instance *instance, rg_handle *handle);
 
     /*
-     * Since 0.2, with RG_CAP_WATCH: tells media, media that are gone and facts through emit as it happens, each as it is
-     * then, and returns RG_E_CANCELLED soon after is_cancelled tells 1. It has a thread of its own and no deadline, and
-     * runs beside the instance's other calls; a second one begins when the first has returned, or has been given up
-     * because it doesn't although it was cancelled. emit blocks while the host is busy.
+     * Since 0.2, with RG_CAP_WATCH: tells media, media that are gone and facts through emit as it happens, each as it
+     * is then, and returns RG_E_CANCELLED soon after is_cancelled tells 1 (a look each 200 ms is soon). It has a thread
+     * of its own and no deadline, and runs beside the instance's other calls, scans among them; a second one begins
+     * when the first has returned, or has been given up because it doesn't although it was cancelled. emit blocks while
+     * the host is busy.
      *
-     * It tells RG_ITEM_LISTENING when it has begun to listen, and again whenever it may have missed something: the host
-     * scans after each. What it tells is otherwise like what scan tells, but that a medium is gone is a hint: the host
-     * asks (stat, scan) before it believes that.
+     * It tells RG_ITEM_LISTENING when it has begun to listen, and again whenever it may have missed something (a queue
+     * of events that has run over, a connection that was lost for a while): the host scans after each. So it needn't
+     * tell what was there before. It begins to listen first and tells RG_ITEM_LISTENING then: in the other order, what
+     * comes between the two is missed until the next scan. Where it doesn't say so within 10 seconds, a scan follows
+     * anyway.
      *
-     * RG_E_UNSUPPORTED says that this instance can't be watched (its storage announces nothing): the host leaves it at
-     * scans. After any other return the host calls it again, after pauses that grow.
+     * What it tells is otherwise like what scan tells, but that a medium is gone is a hint: the host asks (stat, scan)
+     * before it believes that. The order counts: of several items about one medium the last one holds, also against
+     * those of a scan that began earlier. A medium that goes on being written is told as RG_STATE_GROWING before any
+     * facts with started_at that come meanwhile, for those let what is available be published.
+     *
+     * A storage that announces nothing may be polled here. RG_E_UNSUPPORTED says that this instance can't be watched:
+     * the host leaves it at scans. After any other return the host calls it again, after pauses that grow (from a
+     * second to five minutes, at least retry_after_ms).
      */
     int32_t (*watch)(rg_instance *instance, const rg_call *call, rg_emit_item emit, void *emit_ctx, rg_error *error);
 } rg_plugin;

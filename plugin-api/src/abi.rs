@@ -1,4 +1,4 @@
-//! The C layout of the ABI, version 0.1: `include/recgate_plugin.h` in Rust. The header says what each field means;
+//! The C layout of the ABI: `include/recgate_plugin.h` in Rust. The header says what each field means;
 //! a test compiles it and compares every size, offset and constant with what stands here.
 
 #![expect(unsafe_code, reason = "copies structs of which only a prefix may be there")]

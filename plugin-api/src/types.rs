@@ -5,10 +5,12 @@ use std::fmt;
 /// One medium (an audio or video file, a transcript) as the storage has it now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Media {
-    /// The medium's id in its source: stable, unique there, at most 1024 bytes of UTF-8.
+    /// The medium's id in its source: stable, unique there in one spelling, 1 to 1024 bytes of UTF-8 without control
+    /// characters. A medium that comes back under its old id is the same recording, with its old name.
     pub id: String,
     /// Which content this is: an etag, a version id, or modification time in nanoseconds and size.
-    /// Two reads of the same id and version return the same bytes.
+    /// Two reads of the same id and version return the same bytes. A recording that is published keeps to its version:
+    /// told with another one, it is served no longer.
     pub version: String,
     /// Bytes as stored, which are as many as are served.
     pub size: u64,
@@ -22,7 +24,7 @@ pub struct Media {
     pub stop_ms: Option<i64>,
     /// Length of the audio in milliseconds, counted from its samples.
     pub duration_ms: Option<u64>,
-    /// When the content last changed, Unix milliseconds UTC.
+    /// When the content last changed, Unix milliseconds UTC. The wait for facts begins here.
     pub changed_ms: i64,
     /// Whether it can be read now.
     pub state: MediaState,
@@ -30,8 +32,10 @@ pub struct Media {
     pub state_reason: String,
     /// The gateway's uid, where the storage keeps one (16 bytes, UUIDv7).
     pub uid: Option<[u8; 16]>,
-    /// The name that the medium had in an earlier archive (`R201606060001170000.wav`). It is kept where it is free,
-    /// if it tells the second of `start_ms`, exact to the second, or of the start in the facts.
+    /// The name that the medium had in an earlier archive, `R201606060001170000.wav` or `R20160606000117.wav`. It is
+    /// kept where no recording of the tenant has had it, if it tells the second (UTC) of `start_ms`, exact to the
+    /// second, or of [`fact::STARTED_AT`]. With such a `start_ms` the medium is published under it without facts, after
+    /// the wait for them. Once it has a name, this is not looked at any more.
     pub preferred_name: Option<String>,
     /// Bytes that are served in place of the first ones that are stored (a corrected WAV header).
     /// Never changes the length; at most 4096 bytes; empty where the stored bytes are served as they are.
@@ -87,6 +91,11 @@ pub enum JoinKind {
 }
 
 /// A key that media and facts have in common.
+///
+/// Facts belong to every medium of the same source that has one of their keys, the same kind and the same value;
+/// neither has to come first, and keys may change. Where several facts belong to a medium, each value is taken from
+/// those that have it and are joined by the strongest kind; among these, from the greatest revision. At most 64 media
+/// and 64 facts share one key: what is more is left out and reported.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JoinKey {
     /// What the value identifies.
@@ -95,14 +104,19 @@ pub struct JoinKey {
     pub value: String,
 }
 
-/// What is known about a recording, apart from its medium.
+/// What is known about a recording, apart from its medium. Told before the medium, after it, or again.
+///
+/// A correction is told with the same id and a revision that isn't smaller, and replaces all keys and values. Facts
+/// that a scan doesn't tell any more stay as they were: what the source takes back is told with `gone`, the same id and
+/// again a revision that isn't smaller. None of that changes the name of a recording that is published.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// Stable and unique in the source, at most 1024 bytes of UTF-8.
+    /// Stable and unique in the source, 1 to 1024 bytes of UTF-8 without control characters.
     pub id: String,
-    /// The greater one wins among facts of one id; of two with one revision what is told last, and that is reported.
+    /// The greater one wins among facts of one id, whenever it comes; of the same one, the last that is told, and that
+    /// two differ is reported. A counter or a time of the source; 0 where it has neither.
     pub revision: u64,
-    /// The source has withdrawn these facts.
+    /// The source has withdrawn these facts: their values don't count.
     pub gone: bool,
     /// Which media they belong to.
     pub keys: Vec<JoinKey>,
@@ -112,7 +126,8 @@ pub struct Facts {
 
 /// Keys of [`Facts::values`] that the gateway uses.
 pub mod fact {
-    /// Start of the recording: Unix milliseconds UTC, decimal. Exact: it decides the name.
+    /// Start of the recording: Unix milliseconds UTC, decimal. Exact: the name is made of it, and a medium that is
+    /// available is published as soon as its facts have it.
     pub const STARTED_AT: &str = "started_at";
     /// End of the recording: Unix milliseconds UTC, decimal.
     pub const STOPPED_AT: &str = "stopped_at";
@@ -153,7 +168,8 @@ pub mod fact {
 pub enum Item {
     /// A medium is there, as described.
     Media(Media),
-    /// The medium of this id is gone.
+    /// The medium of this id is gone: a hint, the host asks [`Source::stat`](crate::Source::stat) before it believes
+    /// it.
     MediaGone(String),
     /// Facts, or with `gone` their withdrawal.
     Facts(Facts),
@@ -176,7 +192,8 @@ pub struct ScanEnd {
     /// Whether all was told; otherwise the host calls again with `cursor`.
     pub complete: bool,
     /// No medium or fact of a recording that started before this (Unix milliseconds UTC) is still
-    /// untold. `i64::MIN` where the plugin can't tell.
+    /// untold. `i64::MIN` where the plugin can't tell. The index of a day waits for it to pass the day's end, and is
+    /// published incomplete without it.
     pub watermark_ms: i64,
 }
 

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     config::Tenant,
     layout::{LocalDay, UtcDay},
+    state::Pages,
 };
 
 /// Keys of facts that aren't personal.
@@ -149,11 +150,9 @@ impl Catalog {
         now_ms: i64,
         turn: &mut Turn<'_>,
     ) -> Result<u64, CatalogError> {
-        let prefix = keys::all_erasing(tenant.id);
-        let (mut from, mut finished) = (prefix.clone(), 0);
-        loop {
-            let page = self.store.scan(&prefix, &from, super::PAGE).await?;
-            for row in &page.rows {
+        let (mut pages, mut finished) = (Pages::of(&*self.store, keys::all_erasing(tenant.id)), 0);
+        while let Some(page) = pages.next(super::PAGE).await? {
+            for row in &page {
                 let days = keys::days_of_erasing(&row.key).and_then(|(local, utc)| {
                     Some((LocalDay::from_number(local)?, UtcDay::from_number(utc)?))
                 });
@@ -170,11 +169,8 @@ impl Catalog {
                     return Ok(finished);
                 }
             }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(finished),
-            }
         }
+        Ok(finished)
     }
 
     async fn replace_files(

@@ -19,7 +19,10 @@ use super::{
     rows::{self, Condition, FactsRow, JoinRow, MediaRow, Recording},
     txn::Txn,
 };
-use crate::layout::{RecordingName, UtcSecond};
+use crate::{
+    layout::{RecordingName, UtcSecond},
+    state::Pages,
+};
 
 /// Rows that one read of the store takes. Small, because they are decoded between two waits.
 const CHUNK: usize = 512;
@@ -264,11 +267,10 @@ impl Catalog {
             Some(Position::Named(place)) => first.max(*place),
             _ => first,
         };
-        let prefix = keys::recordings(tenant);
-        let mut key = keys::recording(tenant, start);
-        loop {
-            let rows = self.store.scan(&prefix, &key, chunk(&page, bounds)).await?;
-            for row in &rows.rows {
+        let mut pages =
+            Pages::of(&*self.store, keys::recordings(tenant)).starting_at(keys::recording(tenant, start));
+        while let Some(rows) = pages.next(chunk(&page, bounds)).await? {
+            for row in &rows {
                 let Some(place) = keys::place_of_recording(&row.key) else { continue };
                 if place > last {
                     return Ok(page);
@@ -288,11 +290,8 @@ impl Catalog {
                     page.found.push(found);
                 }
             }
-            match rows.next {
-                Some(next) => key = next,
-                None => return Ok(page),
-            }
         }
+        Ok(page)
     }
 
     /// Media without a name; by source and id, as nothing else orders them.
@@ -307,15 +306,14 @@ impl Catalog {
             Some(source) => keys::media_of(tenant, source),
             None => keys::all_media(tenant),
         };
-        let mut key = match from {
-            Some(Position::Media(source, id)) => keys::media(tenant, *source, id),
-            _ => prefix.clone(),
-        };
+        let mut pages = Pages::of(&*self.store, prefix);
+        if let Some(Position::Media(source, id)) = from {
+            pages = pages.starting_at(keys::media(tenant, *source, id));
+        }
         let mut page = SearchPage::default();
-        loop {
-            let rows = self.store.scan(&prefix, &key, chunk(&page, bounds)).await?;
+        while let Some(rows) = pages.next(chunk(&page, bounds)).await? {
             let mut txn = Txn::new(&*self.store);
-            for row in &rows.rows {
+            for row in &rows {
                 let (Some(source), Some(id)) = (keys::source_of(&row.key), keys::id_of_media(&row.key))
                 else {
                     continue;
@@ -334,11 +332,8 @@ impl Catalog {
                     page.found.push(found);
                 }
             }
-            match rows.next {
-                Some(next) => key = next,
-                None => return Ok(page),
-            }
         }
+        Ok(page)
     }
 
     async fn unnamed(
@@ -411,12 +406,9 @@ impl Catalog {
         const KINDS: [JoinKind; 4] =
             [JoinKind::RecordingUuid, JoinKind::ObjectKey, JoinKind::ContactId, JoinKind::ConversationId];
         let mut media = BTreeSet::new();
-        let prefix = keys::sources(tenant);
-        let mut from = prefix.clone();
-        loop {
-            let sources = self.store.scan(&prefix, &from, CHUNK).await?;
-            let wanted: Vec<_> = sources
-                .rows
+        let mut sources = Pages::of(&*self.store, keys::sources(tenant));
+        while let Some(rows) = sources.next(CHUNK).await? {
+            let wanted: Vec<_> = rows
                 .iter()
                 .filter_map(|row| keys::source_of(&row.key))
                 .flat_map(|source| KINDS.map(|kind| (source, keys::join(tenant, source, kind as u32, value))))
@@ -428,11 +420,8 @@ impl Catalog {
                     media.extend(join.media.into_iter().map(|id| (source, id)));
                 }
             }
-            match sources.next {
-                Some(next) => from = next,
-                None => return Ok(media.into_iter().collect()),
-            }
         }
+        Ok(media.into_iter().collect())
     }
 
     /// The source and id of the medium that has this uid.

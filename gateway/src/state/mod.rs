@@ -7,6 +7,7 @@ mod crash;
 mod files;
 pub mod journal;
 mod notes;
+mod pages;
 mod redb;
 #[cfg(test)]
 pub(crate) mod shim;
@@ -22,6 +23,7 @@ pub use journal::{
     Recovery, Report, Segment,
 };
 pub use notes::Notes;
+pub use pages::Pages;
 pub use redb::RedbStore;
 pub use sled::{OpenState, Opened, SledStore};
 pub use snapshot::{load_snapshot, write_snapshot};

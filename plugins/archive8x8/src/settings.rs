@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use chrono_tz::Tz;
-use recgate_plugin_api::{Error, ErrorCode};
+use recgate_plugin_api::Error;
+use recgate_plugin_common::settings::{self, invalid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Seconds after which a file that nobody changed counts as complete, unless configured. Archives are copied in over
 /// networks, which pause for longer than a PBX that writes.
 const GROWING_AFTER_S: u32 = 60;
-const GROWING_AFTER_MAX_S: u32 = 3600;
 
 /// What an operator sets, checked.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,18 +30,9 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads a configuration. The message of an error names the setting.
     pub(crate) fn parse(config_json: &str) -> Result<Self, Error> {
-        let mut settings: Self =
-            serde_json::from_str(config_json).map_err(|error| invalid(format!("settings: {error}")))?;
-        if !settings.root.is_absolute() {
-            let message = format!("root: {:?} is not an absolute path; write it from / on", settings.root);
-            return Err(invalid(message));
-        }
-        if !(1..=GROWING_AFTER_MAX_S).contains(&settings.growing_after) {
-            return Err(invalid(format!(
-                "growing_after: {} is not between 1 and {GROWING_AFTER_MAX_S} seconds",
-                settings.growing_after
-            )));
-        }
+        let mut settings: Self = settings::parse(config_json)?;
+        settings::check_absolute("root", &settings.root)?;
+        settings::check_growing_after(settings.growing_after)?;
         if let Some(name) = &settings.time_zone {
             let zone = name.parse().map_err(|_| {
                 invalid(format!(
@@ -66,43 +57,26 @@ impl Settings {
 
 /// The JSON Schema that a configuration is checked with before an instance is made.
 pub(crate) fn schema() -> Value {
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "archive8x8",
-        "description": "An archive in the layout of 8x8 Contact Center, with its index files",
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["root"],
-        "properties": {
-            "root": {
-                "description": "Absolute path of the archive: the folder that holds Index and S20160606, or one \
-                    whose folders do. It is only read.",
-                "type": "string",
-                "pattern": "^/"
-            },
-            "time_zone": {
-                "description": "IANA name of the zone of START TIME and STOP TIME, for example \
-                    America/Los_Angeles. Needed only for index files without START TIME UTC and STOP TIME UTC.",
-                "type": "string",
-                "minLength": 1
-            },
-            "growing_after": {
-                "description": "Seconds without a change after which a file counts as complete.",
-                "type": "integer",
-                "minimum": 1,
-                "maximum": GROWING_AFTER_MAX_S,
-                "default": GROWING_AFTER_S
-            }
-        }
-    })
+    settings::schema(
+        "archive8x8",
+        "An archive in the layout of 8x8 Contact Center, with its index files",
+        &["root"],
+        json!({
+            "root": settings::path(
+                "Absolute path of the archive: the folder that holds Index and S20160606, or one whose folders do. It \
+                 is only read."
+            ),
+            "time_zone": settings::text(
+                "IANA name of the zone of START TIME and STOP TIME, for example America/Los_Angeles. Needed only for \
+                 index files without START TIME UTC and STOP TIME UTC."
+            ),
+            "growing_after": settings::growing_after(GROWING_AFTER_S)
+        }),
+    )
 }
 
 fn default_growing_after() -> u32 {
     GROWING_AFTER_S
-}
-
-fn invalid(message: String) -> Error {
-    Error::new(ErrorCode::Invalid, message)
 }
 
 #[cfg(test)]
@@ -121,7 +95,7 @@ mod tests {
 
     #[test]
     fn each_mistake_names_its_setting() {
-        for (config, named) in [
+        let mistakes = [
             ("{}", "root"),
             (r#"{"root":"8x8"}"#, "root"),
             (r#"{"root":"/a","growing_after":0}"#, "growing_after"),
@@ -129,21 +103,13 @@ mod tests {
             (r#"{"root":"/a","time_zone":"PDT-ish"}"#, "time_zone"),
             (r#"{"root":"/a","zone":"UTC"}"#, "zone"),
             ("[", "settings"),
-        ] {
-            let error = Settings::parse(config).unwrap_err();
-            assert_eq!(error.code, ErrorCode::Invalid, "{config}");
-            assert!(error.message.contains(named), "{config}: {}", error.message);
-        }
+        ];
+        assert_eq!(settings::faults_of_messages(Settings::parse, &mistakes), [""; 0]);
     }
 
     #[test]
     fn the_schema_knows_every_setting_and_describes_it() {
-        let schema = schema();
-        let properties = schema["properties"].as_object().unwrap();
-        let mut names: Vec<_> = properties.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, ["growing_after", "root", "time_zone"]);
-        assert!(properties.values().all(|property| property["description"].is_string()));
-        assert_eq!(schema["additionalProperties"], false);
+        let known = ["growing_after", "root", "time_zone"];
+        assert_eq!(settings::faults_of_schema(&schema(), &known), [""; 0]);
     }
 }

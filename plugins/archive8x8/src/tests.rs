@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
+use recgate_plugin_api::testing::{self, TestHost};
 use recgate_plugin_api::{Facts, Item, JoinKey, JoinKind, Level, MediaState, Precision, fact};
+use recgate_plugin_common::wav::counting as wav;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -21,43 +21,9 @@ const LATER: i64 = 7_200_000;
 const START: i64 = 1_465_234_205_000;
 const NAME: &str = "S20160606/R201606061730050000.wav";
 
-#[derive(Default)]
-struct FakeHost {
-    ahead_ms: AtomicI64,
-    lines: Mutex<Vec<(Level, String)>>,
-}
-
-impl Host for FakeHost {
-    fn log(&self, level: Level, _target: &str, message: &str) {
-        self.lines.lock().unwrap().push((level, message.to_owned()));
-    }
-
-    fn now_ms(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        i64::try_from(now).unwrap() + self.ahead_ms.load(Ordering::Relaxed)
-    }
-}
-
-struct Patient;
-
-impl Call for Patient {
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// Cancels after some looks.
-struct Cancelling(AtomicU32);
-
-impl Call for Cancelling {
-    fn is_cancelled(&self) -> bool {
-        self.0.fetch_sub(1, Ordering::Relaxed) == 0
-    }
-}
-
 struct Bench {
     dir: TempDir,
-    host: Arc<FakeHost>,
+    host: Arc<TestHost>,
     source: Archive,
 }
 
@@ -73,8 +39,8 @@ impl Bench {
         let dir = TempDir::new().unwrap();
         settings["root"] = json!(dir.path().join("archive"));
         fs::create_dir(dir.path().join("archive")).unwrap();
-        let host = Arc::new(FakeHost::default());
-        host.ahead_ms.store(LATER, Ordering::Relaxed);
+        let host = testing::host();
+        host.run_ahead(LATER);
         let source = Archive::create(&settings.to_string(), host.clone()).unwrap();
         Self { dir, host, source }
     }
@@ -91,7 +57,7 @@ impl Bench {
 
     fn scan(&self) -> Result<Told, Error> {
         let mut items = Vec::new();
-        let end = self.source.scan(&Patient, ScanFrom::Full, &mut |item| {
+        let end = self.source.scan(&testing::call(), ScanFrom::Full, &mut |item| {
             items.push(item);
             Ok(())
         })?;
@@ -130,30 +96,14 @@ impl Bench {
         best.into_iter().map(|(path, facts)| (path, value(&facts, fact::AGENT_NAME))).collect()
     }
 
-    fn said(&self, level: Level, part: &str) -> usize {
-        let lines = self.host.lines.lock().unwrap();
-        lines.iter().filter(|(at, line)| *at == level && line.contains(part)).count()
-    }
-
     fn warned(&self) -> Vec<String> {
-        let lines = self.host.lines.lock().unwrap();
-        lines.iter().filter(|(level, _)| *level == Level::Warn).map(|(_, line)| line.clone()).collect()
+        let warnings = self.host.lines().into_iter().filter(|(level, ..)| *level == Level::Warn);
+        warnings.map(|(.., line)| line).collect()
     }
 }
 
 fn value(facts: &Facts, key: &str) -> String {
     facts.values.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone()).unwrap_or_default()
-}
-
-/// 16-bit mono at 8 kHz.
-fn wav(samples: u32) -> Vec<u8> {
-    let data = samples * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((data + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data");
-    bytes.extend(data.to_le_bytes());
-    bytes.extend((0..samples).flat_map(|n| (n as u16).to_le_bytes()));
-    bytes
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
@@ -236,11 +186,11 @@ fn recordings_are_told_with_their_names_and_all_else_is_ignored() {
     assert_eq!((mp3.media_type.as_str(), mp3.stop_ms, mp3.duration_ms), ("audio/mpeg", None, None));
     assert!(media.values().all(|medium| medium.start_precision == Precision::Second));
     for medium in media.values() {
-        assert_eq!(bench.source.stat(&Patient, &medium.id, Some(&medium.version)).unwrap(), *medium);
+        assert_eq!(bench.source.stat(&testing::call(), &medium.id, Some(&medium.version)).unwrap(), *medium);
     }
-    assert_eq!(bench.said(Level::Warn, "UTF-8"), 1);
+    assert_eq!(bench.host.said(Level::Warn, "UTF-8"), 1);
     assert_eq!(
-        bench.said(Level::Debug, "6 recordings and 0 rows in 1 day folders, 5 other files ignored"),
+        bench.host.said(Level::Debug, "6 recordings and 0 rows in 1 day folders, 5 other files ignored"),
         1
     );
 }
@@ -265,9 +215,9 @@ fn names_that_lie_are_told_as_they_can_be() {
     for id in [impossible, nowhere, odd] {
         assert_eq!(media[id].preferred_name, None, "{id}");
     }
-    assert_eq!(bench.said(Level::Warn, "another day"), 1);
-    assert_eq!(bench.said(Level::Warn, "a time that doesn't exist"), 2);
-    assert_eq!(bench.said(Level::Warn, "a day that doesn't exist"), 1);
+    assert_eq!(bench.host.said(Level::Warn, "another day"), 1);
+    assert_eq!(bench.host.said(Level::Warn, "a time that doesn't exist"), 2);
+    assert_eq!(bench.host.said(Level::Warn, "a day that doesn't exist"), 1);
 }
 
 #[test]
@@ -332,10 +282,10 @@ fn no_cell_gets_into_the_log() {
     for says in
         ["row 1: START TIME UTC is not a time", "row 1: STOP TIME is not a time", "row 2: FILENAME is no"]
     {
-        assert_eq!(bench.said(Level::Warn, says), 1, "{says}: {:?}", bench.warned());
+        assert_eq!(bench.host.said(Level::Warn, says), 1, "{says}: {:?}", bench.warned());
     }
-    let lines = bench.host.lines.lock().unwrap();
-    for (_, line) in lines.iter() {
+    let lines = bench.host.lines();
+    for line in lines.iter().map(|line| format!("{line:?}")) {
         assert!(!line.contains("Roe") && !line.contains("Jane") && !line.contains("555"), "{line}");
     }
 }
@@ -476,7 +426,7 @@ fn nothing_but_regular_files_in_folders_is_opened() {
     let (items, end) = bench.scan().unwrap();
     assert_eq!(items.len(), 1, "{items:?}");
     assert!(end.watermark_ms > START, "a link is not something that can't be read");
-    assert_eq!(bench.said(Level::Warn, "links are not followed"), 1);
+    assert_eq!(bench.host.said(Level::Warn, "links are not followed"), 1);
     for id in [
         "S20160606/R201606061730050001.wav",
         "S20160606/R201606061730050002.wav",
@@ -490,8 +440,8 @@ fn nothing_but_regular_files_in_folders_is_opened() {
         "S20160606/R201606061730059999.wav",
         "S20160608/R201606081730050000.wav",
     ] {
-        assert_eq!(code(bench.source.stat(&Patient, id, None)), ErrorCode::NotFound, "{id:?}");
-        assert_eq!(code(bench.source.open(&Patient, id, "0-0")), ErrorCode::NotFound, "{id:?}");
+        assert_eq!(code(bench.source.stat(&testing::call(), id, None)), ErrorCode::NotFound, "{id:?}");
+        assert_eq!(code(bench.source.open(&testing::call(), id, "0-0")), ErrorCode::NotFound, "{id:?}");
     }
 }
 
@@ -501,29 +451,32 @@ fn exactly_the_version_that_was_asked_for_is_read() {
     let bytes = wav(100_000);
     bench.put(NAME, &bytes);
     let medium = &bench.media()[NAME];
-    let handle = bench.source.open(&Patient, NAME, &medium.version).unwrap();
+    let handle = bench.source.open(&testing::call(), NAME, &medium.version).unwrap();
     let mut read = vec![0; bytes.len() + 10];
-    let count = bench.source.read_at(&Patient, &handle, 0, &mut read).unwrap();
+    let count = bench.source.read_at(&testing::call(), &handle, 0, &mut read).unwrap();
     assert!(count == bytes.len() && read[..count] == bytes);
     let mut part = [0; 100];
-    assert_eq!(bench.source.read_at(&Patient, &handle, 150_000, &mut part).unwrap(), 100);
+    assert_eq!(bench.source.read_at(&testing::call(), &handle, 150_000, &mut part).unwrap(), 100);
     assert_eq!(part, bytes[150_000..150_100]);
     let size = medium.size;
-    assert_eq!(bench.source.read_at(&Patient, &handle, size, &mut part).unwrap(), 0);
-    assert_eq!(code(bench.source.read_at(&Patient, &handle, size + 1, &mut part)), ErrorCode::Range);
-    let cancelling = Cancelling(AtomicU32::new(0));
+    assert_eq!(bench.source.read_at(&testing::call(), &handle, size, &mut part).unwrap(), 0);
+    assert_eq!(code(bench.source.read_at(&testing::call(), &handle, size + 1, &mut part)), ErrorCode::Range);
+    let cancelling = testing::cancelled_after(0);
     assert_eq!(code(bench.source.read_at(&cancelling, &handle, 0, &mut part)), ErrorCode::Cancelled);
-    assert_eq!(code(bench.source.open(&Patient, NAME, "1-1")), ErrorCode::Precondition);
+    assert_eq!(code(bench.source.open(&testing::call(), NAME, "1-1")), ErrorCode::Precondition);
 
     bench.put(NAME, wav(99_999));
-    assert_eq!(code(bench.source.read_at(&Patient, &handle, 0, &mut part)), ErrorCode::Precondition);
-    assert_eq!(code(bench.source.stat(&Patient, NAME, Some(&medium.version))), ErrorCode::Precondition);
+    assert_eq!(code(bench.source.read_at(&testing::call(), &handle, 0, &mut part)), ErrorCode::Precondition);
+    assert_eq!(
+        code(bench.source.stat(&testing::call(), NAME, Some(&medium.version))),
+        ErrorCode::Precondition
+    );
 }
 
 #[test]
 fn files_that_are_being_copied_are_growing() {
     let bench = Bench::new();
-    bench.host.ahead_ms.store(0, Ordering::Relaxed);
+    bench.host.run_ahead(0);
     bench.put(NAME, wav(80));
     let whole = wav(8000);
     let half = "S20160606/R201606061730060000.wav";
@@ -536,9 +489,9 @@ fn files_that_are_being_copied_are_growing() {
     assert_eq!((state(NAME), state(old)), (MediaState::Growing, MediaState::Available));
     assert_eq!(bench.scan().unwrap().1.watermark_ms, START, "the earliest that is still being copied");
     // Quiet, but less than its header says.
-    bench.host.ahead_ms.store(61_000, Ordering::Relaxed);
+    bench.host.run_ahead(61_000);
     assert_eq!((state(NAME), state(half)), (MediaState::Available, MediaState::Growing));
-    bench.host.ahead_ms.store(3_601_000, Ordering::Relaxed);
+    bench.host.run_ahead(3_601_000);
     let medium = &bench.media()[half];
     assert_eq!((medium.state, medium.header_patch.len()), (MediaState::Available, 44));
     assert_eq!((medium.size, medium.duration_ms), (4000, Some(247)));
@@ -549,7 +502,7 @@ fn files_that_are_being_copied_are_growing() {
     assert!(medium.state_reason.contains("RIFF"), "{}", medium.state_reason);
     // An index that is being written keeps the watermark back.
     bench.put("Index/I20160606.csv", full(&[(NAME, "a")]));
-    bench.host.ahead_ms.store(0, Ordering::Relaxed);
+    bench.host.run_ahead(0);
     assert_eq!(bench.scan().unwrap().1.watermark_ms, i64::MIN);
 }
 
@@ -564,7 +517,10 @@ fn what_cannot_be_read_costs_itself() {
     let (items, end) = bench.scan().unwrap();
     assert_eq!(items.len(), 3, "{items:?}");
     assert!(end.watermark_ms > START);
-    assert_eq!(bench.said(Level::Warn, "UTF-16") + bench.said(Level::Warn, "no column FILENAME"), 2);
+    assert_eq!(
+        bench.host.said(Level::Warn, "UTF-16") + bench.host.said(Level::Warn, "no column FILENAME"),
+        2
+    );
 
     let closed = bench.path("S20160607");
     set_mode(&closed, 0);
@@ -572,7 +528,11 @@ fn what_cannot_be_read_costs_itself() {
         let (items, end) = bench.scan().unwrap();
         assert_eq!((items.len(), end.watermark_ms), (2, i64::MIN));
         let id = "S20160607/R201606071730050000.wav";
-        assert_eq!(code(bench.source.stat(&Patient, id, None)), ErrorCode::Permission, "it is not gone");
+        assert_eq!(
+            code(bench.source.stat(&testing::call(), id, None)),
+            ErrorCode::Permission,
+            "it is not gone"
+        );
     }
     set_mode(&closed, 0o755);
     set_mode(&bench.path(NAME), 0);
@@ -591,17 +551,17 @@ fn set_mode(path: &Path, mode: u32) {
 #[test]
 fn a_root_that_is_away_is_unavailable_and_an_empty_one_is_said() {
     let bench = Bench::new();
-    assert!(bench.source.health(&Patient).unwrap().reachable);
+    assert!(bench.source.health(&testing::call()).unwrap().reachable);
     assert!(bench.scan().unwrap().0.is_empty());
-    assert_eq!(bench.said(Level::Warn, "is it the right path"), 1);
+    assert_eq!(bench.host.said(Level::Warn, "is it the right path"), 1);
     bench.put(NAME, wav(8));
     let medium = bench.media()[NAME].clone();
     let away = bench.dir.path().join("away");
     fs::rename(bench.path(""), &away).unwrap();
     assert_eq!(code(bench.scan()), ErrorCode::Unavailable);
-    assert_eq!(code(bench.source.stat(&Patient, NAME, None)), ErrorCode::Unavailable);
-    assert_eq!(code(bench.source.open(&Patient, NAME, &medium.version)), ErrorCode::Unavailable);
-    let health = bench.source.health(&Patient).unwrap();
+    assert_eq!(code(bench.source.stat(&testing::call(), NAME, None)), ErrorCode::Unavailable);
+    assert_eq!(code(bench.source.open(&testing::call(), NAME, &medium.version)), ErrorCode::Unavailable);
+    let health = bench.source.health(&testing::call()).unwrap();
     assert!(!health.reachable && health.message.contains("mounted"), "{}", health.message);
     fs::rename(&away, bench.path("")).unwrap();
     assert_eq!(bench.media()[NAME], medium);
@@ -621,7 +581,7 @@ fn a_scan_can_be_cancelled_and_its_taker_can_refuse() {
     assert_eq!(total, 60);
     for looks in [0, 5, 15, 30, 45, 60, 75] {
         let mut told = 0;
-        let call = Cancelling(AtomicU32::new(looks));
+        let call = testing::cancelled_after(looks);
         let result = bench.source.scan(&call, ScanFrom::Since(b"full"), &mut |_| {
             told += 1;
             Ok(())
@@ -631,7 +591,7 @@ fn a_scan_can_be_cancelled_and_its_taker_can_refuse() {
     }
     for refused in [1, 25, 45] {
         let mut told = 0;
-        let result = bench.source.scan(&Patient, ScanFrom::Full, &mut |_| {
+        let result = bench.source.scan(&testing::call(), ScanFrom::Full, &mut |_| {
             told += 1;
             if told == refused { Err(Error::new(ErrorCode::NoSpace, "enough")) } else { Ok(()) }
         });

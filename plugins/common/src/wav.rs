@@ -304,5 +304,19 @@ fn cut_off(reason: &str) -> Unreadable {
     Unreadable::Content { reason: reason.to_owned(), unfinished: true }
 }
 
+/// A WAV for tests, as Asterisk writes it (16-bit mono at 8 kHz): so many samples, which count up.
+pub fn counting(samples: u32) -> Vec<u8> {
+    let data = samples.saturating_mul(2);
+    let mut bytes = b"RIFF".to_vec();
+    bytes.extend(data.saturating_add(36).to_le_bytes());
+    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data");
+    bytes.extend(data.to_le_bytes());
+    for sample in 0..samples {
+        let [low, high, ..] = sample.to_le_bytes();
+        bytes.extend([low, high]);
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests;

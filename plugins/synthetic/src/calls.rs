@@ -7,7 +7,8 @@ use crate::sound;
 
 /// Every medium is as it always was.
 pub(crate) const VERSION: &str = "1";
-/// No call is longer, in milliseconds.
+/// No call is longer.
+pub(crate) const LONGEST_S: u64 = 60;
 pub(crate) const LONGEST_MS: i64 = 60_000;
 
 const DAY_MS: u64 = 86_400_000;
@@ -30,6 +31,8 @@ pub(crate) struct Calls {
     first_day: u64,
     per_day: u64,
     on_first_day: u64,
+    /// No recording has more.
+    samples_at_most: Option<u64>,
 }
 
 /// One of them.
@@ -37,6 +40,7 @@ pub(crate) struct Calls {
 pub(crate) struct Invented {
     number: u64,
     start_ms: i64,
+    seconds: u64,
     samples: u64,
     /// Decides what else there is to invent.
     chance: u64,
@@ -49,6 +53,7 @@ impl Calls {
             first_day: settings.first_day,
             per_day: settings.per_day,
             on_first_day: settings.on_first_day.unwrap_or(settings.per_day),
+            samples_at_most: settings.largest.map(|bytes| bytes.saturating_sub(sound::HEADER) / 2),
         }
     }
 
@@ -67,17 +72,34 @@ impl Calls {
             .saturating_add(within.saturating_mul(DAY_MS) / on_day.max(1));
         let chance = mixed(number);
         // One to sixty seconds; most calls are short.
-        let seconds = 1 + (chance % 60).min(chance / 64 % 60);
-        Invented {
-            number,
-            start_ms: i64::try_from(start_ms).unwrap_or(i64::MAX),
-            samples: seconds * sound::RATE,
-            chance,
+        let seconds = 1 + (chance % LONGEST_S).min(chance / 64 % LONGEST_S);
+        let whole = seconds * sound::RATE;
+        // Cut in different places, so that one isn't taken for another by its size.
+        let samples = self.samples_at_most.map_or(whole, |most| whole.min(1 + (chance >> 32) % most.max(1)));
+        let start_ms = i64::try_from(start_ms).unwrap_or(i64::MAX);
+        Invented { number, start_ms, seconds, samples, chance }
+    }
+
+    /// The number of the first call that starts then or later.
+    pub(crate) fn first_from(&self, at_ms: i64) -> u64 {
+        let (mut least, mut most) = (0, self.count);
+        while least < most {
+            let middle = least.midpoint(most);
+            if self.call(middle).start_ms < at_ms {
+                least = middle.saturating_add(1);
+            } else {
+                most = middle;
+            }
         }
+        least
     }
 }
 
 impl Invented {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(crate) fn samples(&self) -> u64 {
         self.samples
     }
@@ -87,10 +109,15 @@ impl Invented {
         sound::HEADER + 2 * self.samples
     }
 
-    pub(crate) fn stop_ms(&self) -> i64 {
-        self.start_ms.saturating_add(i64::try_from(self.duration_ms()).unwrap_or(i64::MAX))
+    pub(crate) fn start_ms(&self) -> i64 {
+        self.start_ms
     }
 
+    pub(crate) fn stop_ms(&self) -> i64 {
+        self.start_ms.saturating_add(i64::try_from(self.seconds * 1000).unwrap_or(i64::MAX))
+    }
+
+    /// Milliseconds of its sound.
     fn duration_ms(&self) -> u64 {
         self.samples * 1000 / sound::RATE
     }

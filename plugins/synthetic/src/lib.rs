@@ -2,19 +2,24 @@
 //!
 //! Any number of calls, spread over days, each with its facts and a WAV of tones, all of it a function of the call's
 //! number. So a catalog of millions can be tried and measured on a disk that has room for none of the media. Nothing
-//! is kept in memory, and every scan tells the same.
+//! is kept in memory, and every scan tells the same, but for calls that have come meanwhile: by the clock, or where a
+//! file says so that somebody else writes.
 
 mod calls;
+mod present;
 mod settings;
 mod sound;
+mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use recgate_plugin_api::{
-    Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source,
+    Call, Capabilities, Emit, Error, ErrorCode, Health, Host, Item, Media, ScanEnd, ScanFrom, Source, Watcher,
 };
+use recgate_plugin_common::open::cancelled;
 
-use crate::calls::Calls;
+use crate::calls::{Calls, Invented};
 use crate::settings::Settings;
 
 /// Calls that one round of a scan tells; the host asks for the next with the cursor.
@@ -23,6 +28,7 @@ const ROUND: u64 = 100_000;
 /// Invented calls.
 pub struct Synthetic {
     calls: Calls,
+    count_file: Option<PathBuf>,
     host: Arc<dyn Host>,
 }
 
@@ -33,13 +39,15 @@ impl Source for Synthetic {
     const NAME: &'static str = "synthetic";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const LICENCE: &'static str = env!("CARGO_PKG_LICENSE");
+    const WATCHES: bool = true;
 
     fn config_schema() -> String {
         settings::schema().to_string()
     }
 
     fn create(config_json: &str, host: Arc<dyn Host>) -> Result<Self, Error> {
-        Ok(Self { calls: Calls::new(&Settings::parse(config_json)?), host })
+        let settings = Settings::parse(config_json)?;
+        Ok(Self { calls: Calls::new(&settings), count_file: settings.count_file, host })
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -47,41 +55,46 @@ impl Source for Synthetic {
     }
 
     fn health(&self, _call: &dyn Call) -> Result<Health, Error> {
-        Ok(Health { reachable: true, ..Health::default() })
+        let message = self.present().err().map(|error| error.message).unwrap_or_default();
+        Ok(Health { reachable: message.is_empty(), message, storage_time_ms: None })
     }
 
-    /// Tells facts and media of one call after the other, in the order of their starts, and of those that have ended
-    /// by now only.
+    /// Tells facts and media of one call after the other, in the order of their starts, and of those that are there by
+    /// now only.
     fn scan(&self, call: &dyn Call, from: ScanFrom<'_>, emit: Emit<'_>) -> Result<ScanEnd, Error> {
-        let now_ms = self.host.now_ms();
+        let present = self.present()?;
         let first = match from {
             ScanFrom::Full => 0,
             ScanFrom::Since(cursor) => next_of(cursor)?,
         };
-        let end = first.saturating_add(ROUND).min(self.calls.count());
+        let end = first.saturating_add(ROUND).min(present.count);
         for number in first..end {
             if call.is_cancelled() {
-                return Err(Error::new(ErrorCode::Cancelled, "the gateway has cancelled the call"));
+                return Err(cancelled());
             }
             let invented = self.calls.call(number);
             // A call may end after one that began later, so each is looked at.
-            if invented.stop_ms() <= now_ms {
-                emit(Item::Facts(invented.facts()))?;
-                emit(Item::Media(invented.media()))?;
+            if present.has(&invented) {
+                tell(&invented, &mut *emit)?;
             }
         }
-        let complete = end == self.calls.count();
+        let complete = end >= present.count;
         let cursor = if complete { 0 } else { end };
-        // What has not ended yet is still to be told.
-        let watermark_ms = now_ms.saturating_sub(calls::LONGEST_MS);
-        Ok(ScanEnd { cursor: cursor.to_be_bytes().to_vec(), complete, watermark_ms })
+        Ok(ScanEnd {
+            cursor: cursor.to_be_bytes().to_vec(),
+            complete,
+            watermark_ms: present.watermark_ms(&self.calls),
+        })
     }
 
     fn stat(&self, _call: &dyn Call, id: &str, version: Option<&str>) -> Result<Media, Error> {
-        let media = self.calls.call(self.number(id)?).media();
+        let invented = self.calls.call(self.number(id)?);
+        if !self.present()?.has(&invented) {
+            return Err(not_found(id));
+        }
         match version {
-            Some(version) if version != media.version => Err(changed(id, version)),
-            _ => Ok(media),
+            Some(version) if version != calls::VERSION => Err(changed(id, version)),
+            _ => Ok(invented.media()),
         }
     }
 
@@ -101,16 +114,28 @@ impl Source for Synthetic {
         sound::fill(*number, invented.samples(), offset, buf);
         Ok(wanted)
     }
+
+    fn watch(&self, call: &dyn Call, to: &mut dyn Watcher) -> Result<(), Error> {
+        watch::run(self, call, to)
+    }
 }
 
 recgate_plugin_api::export!(Synthetic);
 
 impl Synthetic {
     fn number(&self, id: &str) -> Result<u64, Error> {
-        calls::number_of(id)
-            .filter(|number| *number < self.calls.count())
-            .ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no call {id:?}")))
+        calls::number_of(id).filter(|number| *number < self.calls.count()).ok_or_else(|| not_found(id))
     }
+}
+
+/// Tells a call, its facts first.
+fn tell(invented: &Invented, emit: Emit<'_>) -> Result<(), Error> {
+    emit(Item::Facts(invented.facts()))?;
+    emit(Item::Media(invented.media()))
+}
+
+fn not_found(id: &str) -> Error {
+    Error::new(ErrorCode::NotFound, format!("there is no call {id:?}"))
 }
 
 /// Where a scan goes on. A cursor of an earlier configuration may lie beyond the end.

@@ -1,9 +1,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
-use recgate_plugin_api::testing;
+use recgate_plugin_api::testing::{self, TestCall, Told};
+use recgate_plugin_common::settings as common;
+use serde_json::json;
+use tempfile::TempDir;
 
 use super::*;
 
@@ -129,8 +136,148 @@ fn what_is_not_there_is_refused() {
 }
 
 #[test]
+fn no_recording_is_larger_than_it_may_be() {
+    let config = |largest: u64| json!({"recordings": 23, "first_day": 16958, "largest": largest}).to_string();
+    let tiny = source(&config(400), LATE);
+    let call = testing::call();
+    let mut sizes = BTreeSet::new();
+    for number in 0..23 {
+        let media = tiny.stat(&call, &format!("call-{number:09}"), None).unwrap();
+        assert!((46..=400).contains(&media.size), "{}", media.size);
+        sizes.insert(media.size);
+        let mut bytes = vec![0; 500];
+        let read = tiny.read_at(&call, &number, 0, &mut bytes).unwrap();
+        let wav = hound::WavReader::new(&bytes[..read]).unwrap();
+        assert_eq!(u64::from(wav.duration()), (media.size - 44) / 2);
+        // The call was longer than what is left of its sound.
+        assert!(media.stop_ms.unwrap() >= media.start_ms.unwrap() + 1000);
+        assert!(media.duration_ms.unwrap() < 1000);
+    }
+    assert!(sizes.len() > 10, "{sizes:?}");
+    let at_least = source(&config(46), LATE);
+    assert_eq!(at_least.stat(&call, "call-000000000", None).unwrap().size, 46);
+}
+
+/// Another process says how many calls there are.
+fn counted(folder: &TempDir, count: &str) -> Synthetic {
+    let file = folder.path().join("count");
+    write_count(&file, count);
+    source(&json!({"recordings": 23, "first_day": 16958, "per_day": 5, "count_file": file}).to_string(), LATE)
+}
+
+fn write_count(file: &Path, count: &str) {
+    let unfinished = file.with_extension("part");
+    fs::write(&unfinished, count).unwrap();
+    fs::rename(unfinished, file).unwrap();
+}
+
+#[test]
+fn a_file_says_how_many_there_are() {
+    let folder = TempDir::new().unwrap();
+    let source = counted(&folder, "7\n");
+    let file = folder.path().join("count");
+    let call = testing::call();
+    for (count, told) in [("7\n", 7), ("0", 0), ("22", 22), ("23", 23), ("1000", 23)] {
+        write_count(&file, count);
+        let (items, end) = scan(&source, ScanFrom::Full);
+        assert_eq!((items.len(), end.complete), (2 * told, true), "{count}");
+        let untold = (told < 23).then(|| source.calls.call(told as u64).start_ms());
+        assert_eq!(end.watermark_ms, untold.unwrap_or(LATE - calls::LONGEST_MS), "{count}");
+        let stat = |number: usize| source.stat(&call, &format!("call-{number:09}"), None);
+        assert!(told == 0 || stat(told - 1).is_ok(), "{count}");
+        assert_eq!(stat(told).unwrap_err().code, ErrorCode::NotFound, "{count}");
+    }
+    for wrong in ["", "seven", "-1", "7 8", "99999999999999999999999999"] {
+        write_count(&file, wrong);
+        let error = source.scan(&call, ScanFrom::Full, &mut |_| Ok(())).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unavailable, "{wrong:?}");
+        assert!(error.message.starts_with("count_file: /"), "{}", error.message);
+    }
+    assert!(!source.health(&call).unwrap().reachable);
+    fs::remove_file(&file).unwrap();
+    assert!(source.health(&call).unwrap().message.contains("No such file"));
+    write_count(&file, "7");
+    assert!(source.health(&call).unwrap().reachable);
+}
+
+/// Watches while something else happens, which gets the next thing that the watch tells: the id of a medium, or
+/// "listening". Facts are passed over.
+fn watched(source: &Synthetic, during: impl FnOnce(&dyn Fn() -> String)) {
+    struct Cancelling<'a>(&'a TestCall);
+    impl Drop for Cancelling<'_> {
+        fn drop(&mut self) {
+            self.0.cancel();
+        }
+    }
+    let (mut watcher, told) = testing::watcher();
+    let call = testing::call();
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| source.watch(&call, &mut watcher));
+        let cancelling = Cancelling(&call);
+        during(&|| {
+            loop {
+                match told.recv_timeout(Duration::from_secs(60)).unwrap() {
+                    Told::Listening => return "listening".to_owned(),
+                    Told::Item(Item::Media(media)) => return media.id,
+                    Told::Item(_) => {}
+                }
+            }
+        });
+        drop(cancelling);
+        assert_eq!(watch.join().unwrap().unwrap_err().code, ErrorCode::Cancelled);
+        assert!(told.try_iter().next().is_none(), "it told more");
+    });
+}
+
+#[test]
+fn a_watch_tells_what_the_file_counts_anew() {
+    let folder = TempDir::new().unwrap();
+    let source = counted(&folder, "3");
+    let file = folder.path().join("count");
+    watched(&source, |next| {
+        assert_eq!(next(), "listening");
+        write_count(&file, "5");
+        assert_eq!([next(), next()], ["call-000000003", "call-000000004"]);
+        // Fewer: that is for scans to find out.
+        write_count(&file, "4");
+        assert_eq!(next(), "listening");
+        write_count(&file, "6");
+        assert_eq!([next(), next()], ["call-000000004", "call-000000005"]);
+    });
+}
+
+#[test]
+fn a_watch_tells_calls_as_they_end() {
+    let config = json!({"recordings": 1_000_000, "first_day": 16958, "per_day": 1_000_000}).to_string();
+    let host = testing::host();
+    let noon = 16_958 * DAY_MS + DAY_MS / 2;
+    host.set_now_ms(noon);
+    let source = Synthetic::create(&config, host.clone()).unwrap();
+    let ends = |from: i64, until: i64| -> BTreeSet<String> {
+        let near = source.calls.first_from(from - 60_000)..source.calls.first_from(until);
+        let calls = near.map(|number| source.calls.call(number));
+        calls
+            .filter(|call| (from + 1..=until).contains(&call.stop_ms()))
+            .map(|call| call.media().id)
+            .collect()
+    };
+    watched(&source, |next| {
+        assert_eq!(next(), "listening");
+        for (from, until) in [(noon, noon + 1000), (noon + 1000, noon + 90_000)] {
+            host.set_now_ms(until);
+            let expected = ends(from, until);
+            assert!(expected.len() > 5);
+            let told: BTreeSet<String> = expected.iter().map(|_| next()).collect();
+            assert_eq!(told, expected);
+        }
+        host.set_now_ms(noon);
+        assert_eq!(next(), "listening");
+    });
+}
+
+#[test]
 fn each_mistake_names_its_setting() {
-    for (config, named) in [
+    let mistakes = [
         ("{}", "recordings"),
         (r#"{"recordings": 0, "first_day": 1}"#, "recordings"),
         (r#"{"recordings": 1}"#, "first_day"),
@@ -138,16 +285,14 @@ fn each_mistake_names_its_setting() {
         (r#"{"recordings": 1, "first_day": 1, "per_day": 0}"#, "per_day"),
         (r#"{"recordings": 1, "first_day": 1, "on_first_day": 1000001}"#, "on_first_day"),
         (r#"{"recordings": 100000000, "first_day": 2000000, "per_day": 1}"#, "first_day"),
+        (r#"{"recordings": 1, "first_day": 1, "largest": 45}"#, "largest"),
+        (r#"{"recordings": 1, "first_day": 1, "largest": 960045}"#, "largest"),
+        (r#"{"recordings": 1, "first_day": 1, "count_file": "count"}"#, "count_file"),
         (r#"{"recordings": 1, "first_day": 1, "more": 1}"#, "more"),
-    ] {
-        let error = Settings::parse(config).unwrap_err();
-        assert_eq!(error.code, ErrorCode::Invalid, "{config}");
-        assert!(error.message.contains(named), "{config}: {}", error.message);
-    }
-    let schema = settings::schema();
-    assert!(
-        schema["properties"].as_object().unwrap().values().all(|setting| setting["description"].is_string())
-    );
+    ];
+    assert_eq!(common::faults_of_messages(Settings::parse, &mistakes), [""; 0]);
+    let known = ["count_file", "first_day", "largest", "on_first_day", "per_day", "recordings"];
+    assert_eq!(common::faults_of_schema(&settings::schema(), &known), [""; 0]);
 }
 
 proptest! {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use recgate_plugin_api::{Error, ErrorCode};
+use recgate_plugin_api::Error;
+use recgate_plugin_common::settings;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use crate::call_logd::{self, CallLogdSettings};
 /// Seconds after which a file that nobody changed counts as complete, unless configured. MixMonitor writes each
 /// frame through a buffer of about a second of audio, so ten seconds without a write is a pause or the end.
 const GROWING_AFTER_S: u32 = 10;
-const GROWING_AFTER_MAX_S: u32 = 3600;
 
 /// What an operator sets, checked.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,8 +52,7 @@ pub(crate) enum ExternalVariable1 {
 impl Settings {
     /// Reads a configuration. The message of an error names the setting.
     pub(crate) fn parse(config_json: &str) -> Result<Self, Error> {
-        let mut settings: Self =
-            serde_json::from_str(config_json).map_err(|error| invalid(format!("settings: {error}")))?;
+        let mut settings: Self = settings::parse(config_json)?;
         settings.check()?;
         Ok(settings)
     }
@@ -65,21 +64,15 @@ impl Settings {
 
     fn check(&mut self) -> Result<(), Error> {
         for (key, path) in [("root", Some(&self.root)), ("cdr_dir", self.cdr_dir.as_ref())] {
-            if let Some(path) = path
-                && !path.is_absolute()
-            {
-                return Err(invalid(format!("{key}: {path:?} is not an absolute path; write it from / on")));
+            if let Some(path) = path {
+                settings::check_absolute(key, path)?;
             }
         }
-        if !(1..=GROWING_AFTER_MAX_S).contains(&self.growing_after) {
-            return Err(invalid(format!(
-                "growing_after: {} is not between 1 and {GROWING_AFTER_MAX_S} seconds",
-                self.growing_after
-            )));
-        }
+        settings::check_growing_after(self.growing_after)?;
         for (key, prefix) in [("case_id_tag", &self.case_id_tag), ("account_tag", &self.account_tag)] {
             if prefix.as_ref().is_some_and(String::is_empty) {
-                return Err(invalid(format!("{key}: is empty, which would match every tag; leave it out")));
+                let message = format!("{key}: is empty, which would match every tag; leave it out");
+                return Err(settings::invalid(message));
             }
         }
         if let Some(call_logd) = &mut self.call_logd {
@@ -91,62 +84,40 @@ impl Settings {
 
 /// The JSON Schema that a configuration is checked with before an instance is made.
 pub(crate) fn schema() -> Value {
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "wazo",
-        "description": "The monitor folder of a Wazo PBX and its call data records",
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["root"],
-        "properties": {
-            "root": {
-                "description": "Absolute path of the monitor folder, for example \
-                    /var/lib/wazo/sounds/tenants/<tenant uuid>/monitor. It is only read.",
-                "type": "string",
-                "pattern": "^/"
-            },
-            "cdr_dir": {
-                "description": "Absolute path of a folder with call data records: *.json files, each the answer of \
-                    GET /cdr, an array of its items, or a single item. Without it and call_logd no recording has \
-                    facts.",
-                "type": "string",
-                "pattern": "^/"
-            },
+    settings::schema(
+        "wazo",
+        "The monitor folder of a Wazo PBX and its call data records",
+        &["root"],
+        json!({
+            "root": settings::path(
+                "Absolute path of the monitor folder, for example \
+                 /var/lib/wazo/sounds/tenants/<tenant uuid>/monitor. It is only read."
+            ),
+            "cdr_dir": settings::path(
+                "Absolute path of a folder with call data records: *.json files, each the answer of GET /cdr, an array \
+                 of its items, or a single item. Without it and call_logd no recording has facts."
+            ),
             "call_logd": call_logd::schema(),
-            "growing_after": {
-                "description": "Seconds without a change after which a file counts as complete.",
-                "type": "integer",
-                "minimum": 1,
-                "maximum": GROWING_AFTER_MAX_S,
-                "default": GROWING_AFTER_S
-            },
+            "growing_after": settings::growing_after(GROWING_AFTER_S),
             "external_variable_1": {
                 "description": "What fills EXTERNAL VARIABLE 1: the record's conversation_id or its first tag.",
                 "enum": ["conversation_id", "first_tag"],
                 "default": "conversation_id"
             },
-            "case_id_tag": {
-                "description": "Beginning of the tag that carries the case, for example \"case:\". The rest of the \
-                    tag must be digits, at most 2147483647, to fill CASEID.",
-                "type": "string",
-                "minLength": 1
-            },
-            "account_tag": {
-                "description": "Beginning of the tag that carries the account, for example \"account:\". The rest \
-                    of the tag fills ACCOUNT.",
-                "type": "string",
-                "minLength": 1
-            }
-        }
-    })
+            "case_id_tag": settings::text(
+                "Beginning of the tag that carries the case, for example \"case:\". The rest of the tag must be \
+                 digits, at most 2147483647, to fill CASEID."
+            ),
+            "account_tag": settings::text(
+                "Beginning of the tag that carries the account, for example \"account:\". The rest of the tag fills \
+                 ACCOUNT."
+            )
+        }),
+    )
 }
 
 fn default_growing_after() -> u32 {
     GROWING_AFTER_S
-}
-
-pub(crate) fn invalid(message: String) -> Error {
-    Error::new(ErrorCode::Invalid, message)
 }
 
 #[cfg(test)]
@@ -165,7 +136,7 @@ mod tests {
 
     #[test]
     fn each_mistake_names_its_setting() {
-        for (config, named) in [
+        let mistakes = [
             ("{}", "root"),
             (r#"{"root":"monitor"}"#, "root"),
             (r#"{"root":"/m","cdr_dir":"cdr"}"#, "cdr_dir"),
@@ -176,35 +147,36 @@ mod tests {
             (r#"{"root":"/m","external_variable_1":"tag"}"#, "first_tag"),
             (r#"{"root":"/m","roots":1}"#, "roots"),
             ("[", "settings"),
-        ] {
-            let error = Settings::parse(config).unwrap_err();
-            assert_eq!(error.code, ErrorCode::Invalid, "{config}");
-            assert!(error.message.contains(named), "{config}: {}", error.message);
-        }
+        ];
+        assert_eq!(settings::faults_of_messages(Settings::parse, &mistakes), [""; 0]);
     }
 
     #[test]
     fn the_schema_knows_every_setting_and_describes_it() {
-        let schema = schema();
-        let properties = schema["properties"].as_object().unwrap();
-        let mut names: Vec<_> = properties.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(
-            names,
-            [
-                "account_tag",
-                "call_logd",
-                "case_id_tag",
-                "cdr_dir",
-                "external_variable_1",
-                "growing_after",
-                "root"
-            ]
-        );
-        let inner = schema["properties"]["call_logd"]["properties"].as_object().unwrap();
-        assert!(
-            properties.values().chain(inner.values()).all(|property| property["description"].is_string())
-        );
-        assert_eq!(schema["additionalProperties"], false);
+        let known = [
+            "account_tag",
+            "call_logd",
+            "call_logd.allow_plain_http",
+            "call_logd.auth_url",
+            "call_logd.ca_file",
+            "call_logd.client_id",
+            "call_logd.lookback_days",
+            "call_logd.page_size",
+            "call_logd.password_file",
+            "call_logd.poll_interval",
+            "call_logd.recheck_interval",
+            "call_logd.refresh_token_file",
+            "call_logd.sweep_interval",
+            "call_logd.tenant_uuid",
+            "call_logd.timeout",
+            "call_logd.url",
+            "call_logd.user",
+            "case_id_tag",
+            "cdr_dir",
+            "external_variable_1",
+            "growing_after",
+            "root",
+        ];
+        assert_eq!(settings::faults_of_schema(&schema(), &known), [""; 0]);
     }
 }

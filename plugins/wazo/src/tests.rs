@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use recgate_plugin_api::testing::{self, TestHost};
 use recgate_plugin_api::{Facts, JoinKey, JoinKind, Level, MediaState, Precision};
+use recgate_plugin_common::wav::counting as wav;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -18,46 +18,13 @@ const UUID: &str = "5ea37d0b-0823-4d2b-a18c-b9082e551b50";
 /// Ten minutes: long enough that everything is quiet.
 const LATER: i64 = 600_000;
 
-#[derive(Default)]
-struct FakeHost {
-    ahead_ms: AtomicI64,
-    lines: Mutex<Vec<(Level, String)>>,
-}
-
-impl Host for FakeHost {
-    fn log(&self, level: Level, _target: &str, message: &str) {
-        self.lines.lock().unwrap().push((level, message.to_owned()));
-    }
-
-    fn now_ms(&self) -> i64 {
-        ms(SystemTime::now()) + self.ahead_ms.load(Ordering::Relaxed)
-    }
-}
-
-struct Patient;
-
-impl Call for Patient {
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// Cancels after some looks.
-struct Cancelling(AtomicU32);
-
-impl Call for Cancelling {
-    fn is_cancelled(&self) -> bool {
-        self.0.fetch_sub(1, Ordering::Relaxed) == 0
-    }
-}
-
 fn ms(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 struct Bench {
     dir: TempDir,
-    host: Arc<FakeHost>,
+    host: Arc<TestHost>,
     source: Wazo,
 }
 
@@ -68,8 +35,8 @@ impl Bench {
         fs::create_dir(dir.path().join("cdr")).unwrap();
         let config =
             json!({"root": dir.path().join("monitor"), "cdr_dir": dir.path().join("cdr")}).to_string();
-        let host = Arc::new(FakeHost::default());
-        host.ahead_ms.store(LATER, Ordering::Relaxed);
+        let host = testing::host();
+        host.run_ahead(LATER);
         let source = Wazo::create(&config, host.clone()).unwrap();
         Self { dir, host, source }
     }
@@ -88,7 +55,7 @@ impl Bench {
 
     fn scan(&self) -> Result<(Vec<Media>, Vec<Facts>, ScanEnd), Error> {
         let (mut media, mut facts) = (Vec::new(), Vec::new());
-        let end = self.source.scan(&Patient, ScanFrom::Full, &mut |item| {
+        let end = self.source.scan(&testing::call(), ScanFrom::Full, &mut |item| {
             match item {
                 Item::Media(medium) => media.push(medium),
                 Item::Facts(fact) => facts.push(fact),
@@ -105,22 +72,6 @@ impl Bench {
         assert_eq!(media.len(), 1, "{media:?}");
         media.into_iter().next().unwrap()
     }
-
-    fn said(&self, level: Level, part: &str) -> usize {
-        let lines = self.host.lines.lock().unwrap();
-        lines.iter().filter(|(at, line)| *at == level && line.contains(part)).count()
-    }
-}
-
-/// 16-bit mono at 8 kHz, as Asterisk writes it.
-fn wav(samples: u32) -> Vec<u8> {
-    let data = samples * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((data + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data");
-    bytes.extend(data.to_le_bytes());
-    bytes.extend((0..samples).flat_map(|n| (n as u16).to_le_bytes()));
-    bytes
 }
 
 fn unfinished(samples: u32) -> Vec<u8> {
@@ -159,8 +110,8 @@ fn the_forms_of_names_become_media_and_all_else_is_ignored() {
     assert_eq!(ids, [&download, &upper, &name(), "conference-3001.wav"]);
     assert!(facts.is_empty());
     assert!(end.complete);
-    assert_eq!(bench.said(Level::Warn, "UTF-8"), 1);
-    assert_eq!(bench.said(Level::Debug, "4 recordings, 6 other files ignored"), 1);
+    assert_eq!(bench.host.said(Level::Warn, "UTF-8"), 1);
+    assert_eq!(bench.host.said(Level::Debug, "4 recordings, 6 other files ignored"), 1);
 
     for medium in &media {
         assert_eq!(
@@ -169,7 +120,7 @@ fn the_forms_of_names_become_media_and_all_else_is_ignored() {
         );
         assert!(medium.header_patch.is_empty());
         assert_eq!(medium.media_type, "audio/wav");
-        assert_eq!(bench.source.stat(&Patient, &medium.id, Some(&medium.version)).unwrap(), *medium);
+        assert_eq!(bench.source.stat(&testing::call(), &medium.id, Some(&medium.version)).unwrap(), *medium);
     }
     let uuid_key = JoinKey { kind: JoinKind::RecordingUuid, value: UUID.to_owned() };
     assert!(media[..3].iter().all(|medium| medium.keys[0] == uuid_key));
@@ -212,8 +163,8 @@ fn nothing_but_regular_files_is_opened() {
         "..",
         "conference-\0.wav",
     ] {
-        assert_eq!(code(bench.source.stat(&Patient, id, None)), ErrorCode::NotFound, "{id:?}");
-        assert_eq!(code(bench.source.open(&Patient, id, "0-0")), ErrorCode::NotFound, "{id:?}");
+        assert_eq!(code(bench.source.stat(&testing::call(), id, None)), ErrorCode::NotFound, "{id:?}");
+        assert_eq!(code(bench.source.open(&testing::call(), id, "0-0")), ErrorCode::NotFound, "{id:?}");
     }
     // Records are read with the same care.
     fs::write(bench.dir.path().join("secret.json"), "[1]").unwrap();
@@ -221,20 +172,20 @@ fn nothing_but_regular_files_is_opened() {
     let (_, facts, end) = bench.scan().unwrap();
     assert!(facts.is_empty());
     assert_ne!(end.watermark_ms, i64::MIN);
-    assert_eq!(bench.said(Level::Warn, ""), 0);
+    assert_eq!(bench.host.said(Level::Warn, ""), 0);
 }
 
 #[test]
 fn a_young_file_grows_and_an_unfinished_one_longer() {
     let bench = Bench::new();
-    bench.host.ahead_ms.store(0, Ordering::Relaxed);
+    bench.host.run_ahead(0);
     bench.put(&name(), &wav(8000));
     let medium = bench.one();
     assert_eq!((medium.state, medium.duration_ms), (MediaState::Growing, Some(1000)));
     let (_, _, end) = bench.scan().unwrap();
     assert!(end.watermark_ms <= medium.changed_ms - 1000, "what is running is not told yet");
 
-    bench.host.ahead_ms.store(60_000, Ordering::Relaxed);
+    bench.host.run_ahead(60_000);
     assert_eq!(bench.one().state, MediaState::Available);
     for content in [unfinished(8000), wav(8000)[..9000].to_vec(), Vec::new(), wav(8)[..40].to_vec()] {
         bench.put(&name(), &content);
@@ -258,9 +209,9 @@ fn a_crashed_recording_is_served_with_a_right_header() {
     assert_eq!(medium.header_patch, wav(4000)[..44]);
 
     // The stored bytes are read unpatched.
-    let handle = bench.source.open(&Patient, &medium.id, &medium.version).unwrap();
+    let handle = bench.source.open(&testing::call(), &medium.id, &medium.version).unwrap();
     let mut buf = [0; 100];
-    assert_eq!(bench.source.read_at(&Patient, &handle, 0, &mut buf).unwrap(), 100);
+    assert_eq!(bench.source.read_at(&testing::call(), &handle, 0, &mut buf).unwrap(), 100);
     assert_eq!(buf[..], wav(8000)[..100]);
 
     // Hung up before the first sample.
@@ -300,10 +251,10 @@ fn reads_are_exact_and_of_one_version() {
     let content = wav(8000);
     bench.put(&name(), &content);
     let medium = bench.one();
-    let handle = bench.source.open(&Patient, &medium.id, &medium.version).unwrap();
+    let handle = bench.source.open(&testing::call(), &medium.id, &medium.version).unwrap();
     let read = |offset: u64, length: usize| {
         let mut buf = vec![0; length];
-        bench.source.read_at(&Patient, &handle, offset, &mut buf).map(|got| {
+        bench.source.read_at(&testing::call(), &handle, offset, &mut buf).map(|got| {
             buf.truncate(got);
             buf
         })
@@ -315,7 +266,7 @@ fn reads_are_exact_and_of_one_version() {
     assert_eq!(code(read(16_045, 1)), ErrorCode::Range);
     assert_eq!(code(read(u64::MAX, 1)), ErrorCode::Range);
     assert_eq!(
-        code(bench.source.read_at(&Cancelling(AtomicU32::new(0)), &handle, 0, &mut [0; 8])),
+        code(bench.source.read_at(&testing::cancelled_after(0), &handle, 0, &mut [0; 8])),
         ErrorCode::Cancelled
     );
 
@@ -324,23 +275,29 @@ fn reads_are_exact_and_of_one_version() {
     file.set_len(1000).unwrap();
     assert_eq!(code(read(0, 20_000)), ErrorCode::Precondition);
     assert_eq!(code(read(0, 10)), ErrorCode::Precondition);
-    assert_eq!(code(bench.source.open(&Patient, &medium.id, &medium.version)), ErrorCode::Precondition);
-    assert_eq!(code(bench.source.stat(&Patient, &medium.id, Some(&medium.version))), ErrorCode::Precondition);
-    assert_eq!(bench.source.stat(&Patient, &medium.id, None).unwrap().size, 1000);
+    assert_eq!(
+        code(bench.source.open(&testing::call(), &medium.id, &medium.version)),
+        ErrorCode::Precondition
+    );
+    assert_eq!(
+        code(bench.source.stat(&testing::call(), &medium.id, Some(&medium.version))),
+        ErrorCode::Precondition
+    );
+    assert_eq!(bench.source.stat(&testing::call(), &medium.id, None).unwrap().size, 1000);
 
     // Replaced by another file: the open one stays as it was.
     bench.put(&name(), &content);
     let medium = bench.one();
-    let handle = bench.source.open(&Patient, &medium.id, &medium.version).unwrap();
+    let handle = bench.source.open(&testing::call(), &medium.id, &medium.version).unwrap();
     fs::remove_file(bench.path(&name())).unwrap();
     bench.put(&name(), b"other");
     let mut buf = vec![0; 100];
-    assert_eq!(bench.source.read_at(&Patient, &handle, 44, &mut buf).unwrap(), 100);
+    assert_eq!(bench.source.read_at(&testing::call(), &handle, 44, &mut buf).unwrap(), 100);
     assert_eq!(buf, content[44..144]);
 
     fs::remove_file(bench.path(&name())).unwrap();
-    assert_eq!(code(bench.source.stat(&Patient, &medium.id, None)), ErrorCode::NotFound);
-    assert_eq!(code(bench.source.open(&Patient, &medium.id, &medium.version)), ErrorCode::NotFound);
+    assert_eq!(code(bench.source.stat(&testing::call(), &medium.id, None)), ErrorCode::NotFound);
+    assert_eq!(code(bench.source.open(&testing::call(), &medium.id, &medium.version)), ErrorCode::NotFound);
 }
 
 fn record(id: u64, uuid: &str) -> serde_json::Value {
@@ -374,7 +331,7 @@ fn records_are_read_in_the_order_of_names_and_broken_files_do_not_stop_them() {
         "\"f.json\" is broken",
         "split it",
     ] {
-        assert_eq!(bench.said(Level::Warn, part), 1, "{part}");
+        assert_eq!(bench.host.said(Level::Warn, part), 1, "{part}");
     }
     assert_ne!(end.watermark_ms, i64::MIN);
     let mtime = fs::metadata(bench.dir.path().join("cdr/a.json")).unwrap().modified().unwrap();
@@ -392,18 +349,18 @@ fn recordings_are_told_before_their_records() {
         told.push(matches!(item, Item::Media(_)));
         Ok(())
     };
-    bench.source.scan(&Patient, ScanFrom::Full, &mut emit).unwrap();
+    bench.source.scan(&testing::call(), ScanFrom::Full, &mut emit).unwrap();
     assert_eq!(told, [true, false]);
 }
 
 #[test]
 fn a_record_file_that_is_being_written_holds_the_watermark_back() {
     let bench = Bench::new();
-    bench.host.ahead_ms.store(0, Ordering::Relaxed);
+    bench.host.run_ahead(0);
     bench.put_cdr("a.json", format!("[{},", record(1, UUID)));
     let (_, facts, end) = bench.scan().unwrap();
     assert_eq!((facts.len(), end.watermark_ms), (1, i64::MIN));
-    assert_eq!(bench.said(Level::Warn, ""), 0);
+    assert_eq!(bench.host.said(Level::Warn, ""), 0);
 }
 
 #[test]
@@ -411,27 +368,27 @@ fn warnings_of_a_scan_are_bounded() {
     let bench = Bench::new();
     bench.put_cdr("a.json", serde_json::Value::from(vec![0; 1000]).to_string());
     bench.scan().unwrap();
-    assert_eq!(bench.said(Level::Warn, "it is not an object"), 20);
-    assert_eq!(bench.said(Level::Warn, "980 more warnings"), 1);
+    assert_eq!(bench.host.said(Level::Warn, "it is not an object"), 20);
+    assert_eq!(bench.host.said(Level::Warn, "980 more warnings"), 1);
 }
 
 #[test]
 fn a_folder_that_is_gone_is_an_error_never_an_empty_scan() {
     let bench = Bench::new();
     bench.put(&name(), &wav(8));
-    let healthy = bench.source.health(&Patient).unwrap();
+    let healthy = bench.source.health(&testing::call()).unwrap();
     assert_eq!((healthy.reachable, healthy.message.as_str()), (true, ""));
 
     for folder in ["monitor", "cdr"] {
         let (there, away) = (bench.dir.path().join(folder), bench.dir.path().join("away"));
         fs::rename(&there, &away).unwrap();
         assert_eq!(code(bench.scan()), ErrorCode::Unavailable);
-        let health = bench.source.health(&Patient).unwrap();
+        let health = bench.source.health(&testing::call()).unwrap();
         assert!(!health.reachable);
         assert!(health.message.contains("mounted") && health.message.contains(folder), "{}", health.message);
         if folder == "monitor" {
-            assert_eq!(code(bench.source.stat(&Patient, &name(), None)), ErrorCode::Unavailable);
-            assert_eq!(code(bench.source.open(&Patient, &name(), "0-0")), ErrorCode::Unavailable);
+            assert_eq!(code(bench.source.stat(&testing::call(), &name(), None)), ErrorCode::Unavailable);
+            assert_eq!(code(bench.source.open(&testing::call(), &name(), "0-0")), ErrorCode::Unavailable);
         }
         // A file in its place is no folder either.
         fs::write(&there, b"").unwrap();
@@ -449,7 +406,7 @@ fn a_scan_can_be_cancelled_and_its_taker_can_refuse() {
         bench.put(&format!("conference-{n}.wav"), &wav(8));
     }
     let mut told = 0;
-    let result = bench.source.scan(&Cancelling(AtomicU32::new(5)), ScanFrom::Full, &mut |_| {
+    let result = bench.source.scan(&testing::cancelled_after(5), ScanFrom::Full, &mut |_| {
         told += 1;
         Ok(())
     });
@@ -457,7 +414,7 @@ fn a_scan_can_be_cancelled_and_its_taker_can_refuse() {
 
     bench.put_cdr("a.json", json!([record(1, UUID), record(2, UUID)]).to_string());
     let mut told = 0;
-    let result = bench.source.scan(&Patient, ScanFrom::Since(b"full"), &mut |_| {
+    let result = bench.source.scan(&testing::call(), ScanFrom::Since(b"full"), &mut |_| {
         told += 1;
         Err(Error::new(ErrorCode::NoSpace, "enough"))
     });
@@ -494,8 +451,8 @@ fn a_file_that_cannot_be_read_is_not_told_and_named() {
     }
     let (media, _, end) = bench.scan().unwrap();
     assert_eq!((media.len(), end.watermark_ms), (1, i64::MIN));
-    assert_eq!(bench.said(Level::Warn, UUID), 1);
-    assert_eq!(code(bench.source.stat(&Patient, &name(), None)), ErrorCode::Permission);
+    assert_eq!(bench.host.said(Level::Warn, UUID), 1);
+    assert_eq!(code(bench.source.stat(&testing::call(), &name(), None)), ErrorCode::Permission);
 }
 
 fn can_read(path: &Path) -> bool {

@@ -31,7 +31,7 @@ pub use command::{Finished, run, wait_for};
 pub use cutter::Cutter;
 pub use fixture::{ACME, Fixture, GLOBEX, TenantSpec, password, password_hash};
 pub use gateway::{Gateway, Ready, artefacts, python_program, recgate, test_plugins};
-pub use indexes::{Row, files_below, read_index};
+pub use indexes::{Row, files_below, read_columns, read_index};
 pub use openmetrics::OpenMetrics;
 pub use raw::{Entry, Kind, Raw, Stat, Status};
 pub use served::{

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use recgate_plugin_api::Error;
+use recgate_plugin_common::settings::{self, invalid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 use ureq::http::uri::Scheme;
 
 use crate::names::recording_uuid;
-use crate::settings::invalid;
 
 /// Seconds between two polls for new records, unless configured.
 const POLL_S: u64 = 60;
@@ -120,14 +120,12 @@ impl CallLogdSettings {
         }
         if recording_uuid(&self.tenant_uuid).is_none() {
             return Err(invalid(
-                "call_logd.tenant_uuid: it is no uuid such as 2c34c282-433e-4bb8-8d56-fec14ff7e1e9"
-                    .to_owned(),
+                "call_logd.tenant_uuid: it is no uuid such as 2c34c282-433e-4bb8-8d56-fec14ff7e1e9",
             ));
         }
         if self.credentials().is_none() {
             return Err(invalid(
-                "call_logd: needs either user and password_file, or client_id and refresh_token_file"
-                    .to_owned(),
+                "call_logd: needs either user and password_file, or client_id and refresh_token_file",
             ));
         }
         // HTTP's Basic scheme ends the user at the first colon; control characters would end the header.
@@ -136,35 +134,29 @@ impl CallLogdSettings {
             .as_ref()
             .is_some_and(|user| user.is_empty() || user.contains(|c: char| c == ':' || c.is_control()))
         {
-            return Err(invalid("call_logd.user: is empty or has a colon or control character".to_owned()));
+            return Err(invalid("call_logd.user: is empty or has a colon or control character"));
         }
         if self.client_id.as_ref().is_some_and(String::is_empty) {
-            return Err(invalid("call_logd.client_id: is empty".to_owned()));
+            return Err(invalid("call_logd.client_id: is empty"));
         }
         for (key, path) in [
-            ("password_file", &self.password_file),
-            ("refresh_token_file", &self.refresh_token_file),
-            ("ca_file", &self.ca_file),
+            ("call_logd.password_file", &self.password_file),
+            ("call_logd.refresh_token_file", &self.refresh_token_file),
+            ("call_logd.ca_file", &self.ca_file),
         ] {
-            if let Some(path) = path
-                && !path.is_absolute()
-            {
-                return Err(invalid(format!(
-                    "call_logd.{key}: {path:?} is not an absolute path; write it from / on"
-                )));
+            if let Some(path) = path {
+                settings::check_absolute(key, path)?;
             }
         }
-        for (key, value, least, most) in [
-            ("poll_interval", self.poll_interval, 1, POLL_MAX_S),
-            ("lookback_days", u64::from(self.lookback_days), 1, u64::from(LOOKBACK_MAX_DAYS)),
-            ("recheck_interval", self.recheck_interval, 1, AGAIN_MAX_S),
-            ("sweep_interval", self.sweep_interval, 1, AGAIN_MAX_S),
-            ("page_size", u64::from(self.page_size), 1, u64::from(PAGE_MAX)),
-            ("timeout", self.timeout, 1, TIMEOUT_MAX_S),
+        for (key, value, most) in [
+            ("call_logd.poll_interval", self.poll_interval, POLL_MAX_S),
+            ("call_logd.lookback_days", self.lookback_days.into(), LOOKBACK_MAX_DAYS.into()),
+            ("call_logd.recheck_interval", self.recheck_interval, AGAIN_MAX_S),
+            ("call_logd.sweep_interval", self.sweep_interval, AGAIN_MAX_S),
+            ("call_logd.page_size", self.page_size.into(), PAGE_MAX.into()),
+            ("call_logd.timeout", self.timeout, TIMEOUT_MAX_S),
         ] {
-            if !(least..=most).contains(&value) {
-                return Err(invalid(format!("call_logd.{key}: {value} is not between {least} and {most}")));
-            }
+            settings::check_within(key, value, 1..=most, "")?;
         }
         Ok(())
     }
@@ -211,8 +203,9 @@ fn milliseconds(seconds: u64) -> i64 {
 
 /// The schema of `call_logd`.
 pub(crate) fn schema() -> Value {
-    let path = |what: &str| json!({"description": what, "type": "string", "pattern": "^/"});
-    let number = |what: &str, most: u64, default: u64| json!({"description": what, "type": "integer", "minimum": 1, "maximum": most, "default": default});
+    use settings::{path, text};
+
+    let number = |what: &str, most: u64, default: u64| settings::number_or(default, what, 1..=most);
     let address = |what: &str| json!({"description": what, "type": "string", "pattern": "^https?://"});
     let mut schema = json!({
         "description": "The HTTP API of wazo-call-logd, asked for call data records. Needs user and password_file, or \
@@ -228,13 +221,9 @@ pub(crate) fn schema() -> Value {
                 "type": "string",
                 "pattern": "^[0-9A-Fa-f-]{36}$"
             },
-            "user": {"description": "Who logs in to wazo-auth.", "type": "string", "minLength": 1},
+            "user": text("Who logs in to wazo-auth."),
             "password_file": path("Absolute path of a file with that user's password, which others may not read."),
-            "client_id": {
-                "description": "The client to which the refresh token was given.",
-                "type": "string",
-                "minLength": 1
-            },
+            "client_id": text("The client to which the refresh token was given."),
             "refresh_token_file":
                 path("Absolute path of a file with a refresh token, which others may not read."),
             "ca_file": path("Absolute path of the authorities' certificates, PEM, that alone may vouch for the \

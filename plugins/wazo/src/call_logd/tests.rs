@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use recgate_plugin_api::{Level, Media, ScanEnd, ScanFrom, Source};
+use recgate_plugin_api::testing::{self, TestHost};
+use recgate_plugin_api::{Media, ScanEnd, ScanFrom, Source};
 use recgate_wazo_stub::{Asked, CLIENT_ID, FaultKind, PASSWORD, REFRESH_TOKEN, TENANT, USER, WazoStub};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,43 +14,10 @@ use crate::Wazo;
 
 const NOW_MS: i64 = 1_780_000_000_000;
 
-/// A host whose clock stands still until it is set.
-struct StillHost {
-    now_ms: AtomicI64,
-    lines: Mutex<Vec<(Level, String)>>,
-}
-
-impl Host for StillHost {
-    fn log(&self, level: Level, _target: &str, message: &str) {
-        self.lines.lock().unwrap().push((level, message.to_owned()));
-    }
-
-    fn now_ms(&self) -> i64 {
-        self.now_ms.load(Ordering::Relaxed)
-    }
-}
-
-struct Patient;
-
-impl Call for Patient {
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// Cancels after some looks.
-struct Cancelling(AtomicU64);
-
-impl Call for Cancelling {
-    fn is_cancelled(&self) -> bool {
-        self.0.fetch_sub(1, Ordering::Relaxed) == 0
-    }
-}
-
 struct Bench {
     stub: WazoStub,
     dir: TempDir,
-    host: Arc<StillHost>,
+    host: Arc<TestHost>,
     source: Wazo,
 }
 
@@ -84,7 +51,8 @@ impl Bench {
                 call_logd.as_object_mut().unwrap().remove(key);
             }
         }
-        let host = Arc::new(StillHost { now_ms: AtomicI64::new(NOW_MS), lines: Mutex::default() });
+        let host = testing::host();
+        host.set_now_ms(NOW_MS);
         let config = json!({
             "root": dir.path().join("monitor"),
             "cdr_dir": dir.path().join("cdr"),
@@ -122,7 +90,7 @@ impl Bench {
     }
 
     fn pass(&self, seconds: i64) {
-        self.host.now_ms.fetch_add(seconds * 1000, Ordering::Relaxed);
+        self.host.set_now_ms(self.host.now_ms() + seconds * 1000);
     }
 
     fn put_media(&self, uuid: &str) {
@@ -141,18 +109,17 @@ impl Drop for Bench {
     /// Whatever a test does, no line of the log has a secret in it.
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let lines = self.host.lines.lock().unwrap();
-            lines.iter().for_each(|(_, line)| self.assert_no_secret(line));
+            self.host.lines().iter().for_each(|(.., line)| self.assert_no_secret(line));
         }
     }
 }
 
 /// Scans as the gateway does, until the scan is complete.
 fn drive(source: &Wazo, emit: Emit<'_>) -> Result<ScanEnd, Error> {
-    let mut end = source.scan(&Patient, ScanFrom::Full, emit)?;
+    let mut end = source.scan(&testing::call(), ScanFrom::Full, emit)?;
     while !end.complete {
         let cursor = end.cursor.clone();
-        end = source.scan(&Patient, ScanFrom::Since(&cursor), emit)?;
+        end = source.scan(&testing::call(), ScanFrom::Since(&cursor), emit)?;
         assert!(end.complete || end.cursor != cursor, "the scan is stuck");
     }
     Ok(end)
@@ -234,7 +201,7 @@ fn records_are_told_as_from_files_and_the_token_is_given_back() {
         bench.host.clone(),
     )
     .unwrap();
-    let health = source.health(&Patient).unwrap();
+    let health = source.health(&testing::call()).unwrap();
     assert!(health.message.contains("root") && !health.message.contains("call_logd"), "{}", health.message);
     assert_eq!(stub.state().tokens.len(), 2);
     drop(source);
@@ -346,7 +313,7 @@ fn what_nobody_confirmed_is_told_again() {
         bench.stub.put(record(id, 1000));
     }
     let mut unconfirmed = Vec::new();
-    let end = bench.source.scan(&Patient, ScanFrom::Full, &mut |item| {
+    let end = bench.source.scan(&testing::call(), ScanFrom::Full, &mut |item| {
         unconfirmed.extend(if let Item::Facts(facts) = item { Some(facts) } else { None });
         Ok(())
     });
@@ -358,7 +325,7 @@ fn what_nobody_confirmed_is_told_again() {
     // A cursor that belongs to no scan, as after a restart, is a whole scan.
     bench.stub.asked();
     bench.pass(86_400);
-    let end = bench.source.scan(&Patient, ScanFrom::Since(b"told"), &mut |_| Ok(())).unwrap();
+    let end = bench.source.scan(&testing::call(), ScanFrom::Since(b"told"), &mut |_| Ok(())).unwrap();
     assert!(!end.complete && !bench.stub.asked().is_empty());
 }
 
@@ -395,13 +362,13 @@ fn media_are_told_and_the_scan_fails_while_the_service_is_down() {
     let error = end.unwrap_err();
     assert_eq!(error.code, ErrorCode::Unavailable);
     assert!(error.message.contains("call_logd.auth_url"), "{}", error.message);
-    let health = bench.source.health(&Patient).unwrap();
+    let health = bench.source.health(&testing::call()).unwrap();
     assert!(!health.reachable && health.message.contains("call_logd"), "{}", health.message);
 
     bench.stub.come_up();
     let (media, facts, end) = bench.scan();
     assert_eq!((media.len(), ids(&facts), end.unwrap().watermark_ms), (1, vec![1, 1], NOW_MS));
-    assert!(bench.source.health(&Patient).unwrap().reachable);
+    assert!(bench.source.health(&testing::call()).unwrap().reachable);
 
     // Down again: the next poll fails, the scans between them need none.
     bench.stub.go_down();
@@ -514,8 +481,8 @@ fn another_tenants_records_are_never_told() {
     let body = json!({"items": [record(1, 1), foreign, nobodys], "total": 3, "filtered": 3}).to_string();
     bench.stub.state().cdr_fault = FaultKind::Body(body).always();
     assert_eq!(ids(&bench.facts()), [1, 1]);
-    let lines = bench.host.lines.lock().unwrap();
-    assert_eq!(lines.iter().filter(|(_, line)| line.contains("another tenant's")).count(), 4);
+    let lines = bench.host.lines();
+    assert_eq!(lines.iter().filter(|(.., line)| line.contains("another tenant's")).count(), 4);
 }
 
 #[test]
@@ -623,7 +590,7 @@ fn a_scan_can_be_cancelled_and_its_taker_can_refuse() {
     for id in 1..=10 {
         bench.stub.put(record(id, 1));
     }
-    let end = bench.source.scan(&Cancelling(AtomicU64::new(6)), ScanFrom::Full, &mut |_| Ok(()));
+    let end = bench.source.scan(&testing::cancelled_after(6), ScanFrom::Full, &mut |_| Ok(()));
     assert_eq!(end.unwrap_err().code, ErrorCode::Cancelled);
     let mut told = 0;
     let end = drive(&bench.source, &mut |_| {

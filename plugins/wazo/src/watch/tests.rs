@@ -5,12 +5,13 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
-use recgate_plugin_api::{Host, Media, MediaState, ScanFrom, Source as _};
+use recgate_plugin_api::testing::{self, TestCall, Told};
+use recgate_plugin_api::{Item, Media, MediaState, ScanFrom, Source as _};
+use recgate_plugin_common::wav::counting as wav;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -22,48 +23,12 @@ const TWO: &str = "00000000-0823-4d2b-a18c-b9082e551b50.wav";
 const NEVER: u32 = 3600;
 const DEADLINE: Duration = Duration::from_secs(30);
 
-struct RealHost;
-
-impl Host for RealHost {
-    fn log(&self, _: Level, _: &str, _: &str) {}
-    fn now_ms(&self) -> i64 {
-        i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-    }
-}
-
-#[derive(Clone, Default)]
-struct Switch(Arc<AtomicBool>);
-
-impl Call for Switch {
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-#[expect(clippy::large_enum_variant, reason = "nearly all are items")]
-#[derive(Debug, PartialEq)]
-enum Told {
-    Listening,
-    Item(Item),
-}
-
-struct Teller(Sender<Told>);
-
-impl Watcher for Teller {
-    fn listening(&mut self) -> Result<(), Error> {
-        self.0.send(Told::Listening).map_err(|_| cancelled())
-    }
-    fn tell(&mut self, item: Item) -> Result<(), Error> {
-        self.0.send(Told::Item(item)).map_err(|_| cancelled())
-    }
-}
-
 /// A watched PBX.
 struct Bench {
     dir: TempDir,
     source: Arc<Wazo>,
     told: Receiver<Told>,
-    stop: Switch,
+    stop: Arc<TestCall>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -80,15 +45,17 @@ impl Bench {
         fs::create_dir(dir.path().join("cdr")).unwrap();
         let (root, cdr_dir) = (dir.path().join("monitor"), dir.path().join("cdr"));
         let config = json!({"root": root, "cdr_dir": cdr_dir, "growing_after": growing_after}).to_string();
-        let source = Arc::new(Wazo::create(&config, Arc::new(RealHost)).unwrap());
-        Self { dir, source, told: channel().1, stop: Switch::default(), thread: None }
+        let host = testing::host();
+        host.run_ahead(0);
+        let source = Arc::new(Wazo::create(&config, host).unwrap());
+        Self { dir, source, told: testing::watcher().1, stop: Arc::new(testing::call()), thread: None }
     }
 
     fn watch(&mut self) {
-        let (sender, told) = channel();
-        let (source, stop) = (Arc::clone(&self.source), self.stop.clone());
+        let (mut watcher, told) = testing::watcher();
+        let (source, stop) = (Arc::clone(&self.source), Arc::clone(&self.stop));
         self.told = told;
-        self.thread = Some(thread::spawn(move || source.watch(&stop, &mut Teller(sender))));
+        self.thread = Some(thread::spawn(move || source.watch(&*stop, &mut watcher)));
         assert_eq!(self.told.recv_timeout(DEADLINE).unwrap(), Told::Listening);
     }
 
@@ -138,7 +105,7 @@ impl Bench {
             }
             Ok(())
         };
-        self.source.scan(&Switch::default(), ScanFrom::Full, &mut emit).unwrap();
+        self.source.scan(&testing::call(), ScanFrom::Full, &mut emit).unwrap();
         found.unwrap()
     }
 
@@ -149,22 +116,11 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        self.stop.0.store(true, Ordering::Relaxed);
+        self.stop.cancel();
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
     }
-}
-
-/// 16-bit mono at 8 kHz, as Asterisk writes it.
-fn wav(samples: u32) -> Vec<u8> {
-    let data = samples * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((data + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data");
-    bytes.extend(data.to_le_bytes());
-    bytes.resize(bytes.len() + data as usize, 7);
-    bytes
 }
 
 #[test]
@@ -189,7 +145,7 @@ fn a_recording_that_its_writer_closes_is_available_before_it_is_quiet() {
     assert_eq!((media.size, media.duration_ms, media.header_patch.len()), (16_044, Some(1000), 0));
     // Scans and stat say the same from then on.
     assert_eq!(bench.scanned(ONE), media);
-    assert_eq!(bench.source.stat(&Switch::default(), ONE, Some(&media.version)).unwrap(), media);
+    assert_eq!(bench.source.stat(&testing::call(), ONE, Some(&media.version)).unwrap(), media);
 }
 
 #[test]
@@ -353,18 +309,18 @@ fn a_folder_that_is_replaced_ends_the_watch() {
 
     let bench = Bench::asleep(NEVER);
     fs::remove_dir(bench.path("")).unwrap();
-    let error = bench.source.watch(&Switch::default(), &mut Teller(channel().0)).unwrap_err();
+    let error = bench.source.watch(&testing::call(), &mut testing::watcher().0).unwrap_err();
     assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
 }
 
 #[test]
 fn a_watch_ends_when_it_is_cancelled_or_nobody_takes_what_it_tells() {
     let bench = Bench::new(NEVER);
-    bench.stop.0.store(true, Ordering::Relaxed);
+    bench.stop.cancel();
     assert_eq!(bench.end().code, ErrorCode::Cancelled);
 
     let mut bench = Bench::new(NEVER);
-    bench.told = channel().1;
+    bench.told = testing::watcher().1;
     fs::write(bench.path(ONE), wav(8)).unwrap();
     assert_eq!(bench.end().code, ErrorCode::Cancelled);
 }
@@ -381,13 +337,13 @@ fn events_that_were_lost_ask_for_a_scan() {
     for n in 0..limit + 100 {
         files[n % 2].write_all_at(b"x", 0).unwrap();
     }
-    let (sender, told) = channel();
-    let (mut to, call) = (Teller(sender), Switch::default());
+    let (mut to, told) = testing::watcher();
+    let (call, host) = (testing::call(), testing::host());
     let mut turns = Turns {
         wazo: &bench.source,
         call: &call,
         to: &mut to,
-        reports: Reports::new(&RealHost, Wazo::NAME),
+        reports: Reports::new(&*host, Wazo::NAME),
         hears_all: true,
         records: BTreeMap::new(),
     };
@@ -401,15 +357,15 @@ fn events_that_were_lost_ask_for_a_scan() {
 #[test]
 fn a_watch_that_hears_only_records_does_not_say_that_it_misses_nothing() {
     let bench = Bench::asleep(NEVER);
-    let (root, source, stop) = (bench.path(""), Arc::clone(&bench.source), Switch::default());
-    let (sender, told) = channel();
-    let watching = stop.clone();
+    let (root, source, stop) = (bench.path(""), Arc::clone(&bench.source), Arc::new(testing::call()));
+    let (mut watcher, told) = testing::watcher();
+    let watching = Arc::clone(&stop);
     let ended = thread::spawn(move || {
         let of_root = move |folder: &Folder| {
             let root = Folder::open(&root, "root")?.identity()?;
             Ok((folder.identity()? == root).then_some("NFS"))
         };
-        listen(&source, &watching, &mut Teller(sender), &of_root)
+        listen(&source, &*watching, &mut watcher, &of_root)
     });
     // It listens once it tells of a record; before, nobody hears that one was written.
     let begin = Instant::now();
@@ -422,7 +378,7 @@ fn a_watch_that_hears_only_records_does_not_say_that_it_misses_nothing() {
     };
     assert!(matches!(first, Told::Item(Item::Facts(_))), "{first:?}");
     fs::write(bench.path(ONE), "not heard").unwrap();
-    stop.0.store(true, Ordering::Relaxed);
+    stop.cancel();
     assert_eq!(ended.join().unwrap().unwrap_err().code, ErrorCode::Cancelled);
     assert!(told.try_iter().all(|told| matches!(told, Told::Item(Item::Facts(_)))));
 }
