@@ -66,7 +66,8 @@ pub(in crate::catalog) fn is_due(
     }
     if row.running || now_ms < day.end {
         // The file's time is that of the last addition, so what rests is the change.
-        let changed = row.file.generation == 0 || row.dirty_since_ms.is_some_and(rested);
+        // One that isn't known to be running (a lost catalog has been made anew) is taken up again at once.
+        let changed = !row.running || row.file.generation == 0 || row.dirty_since_ms.is_some_and(rested);
         return live && now_ms >= day.start && changed;
     }
     if row.file.generation == 0 {

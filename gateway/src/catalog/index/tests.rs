@@ -150,8 +150,9 @@ async fn an_index_that_can_not_be_written_keeps_no_other_back() {
         add(storage, 2, EVENING + DAY);
     });
     world.scan().await;
-    let generation = u64::try_from(now()).unwrap();
-    let blocked = world.catalog.index_path(7, IndexPart::Root(june(7)), generation);
+    // Where it is written before it has its name.
+    let named = world.catalog.index_path(7, IndexPart::Root(june(7)), 0);
+    let blocked = PathBuf::from(named.to_str().unwrap().replace(".0.csv", ".building.csv"));
     fs::create_dir_all(&blocked).unwrap();
     let error = world.catalog.publish_indexes(&world.tenant, now()).await.unwrap_err();
     assert!(error.to_string().contains(blocked.to_str().unwrap()), "{error}");
