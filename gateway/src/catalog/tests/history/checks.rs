@@ -16,6 +16,7 @@ use crate::{
 };
 
 const TENANT: u32 = 7;
+const SOURCE: u32 = 3;
 const MINUTE: i64 = 60_000;
 
 /// All that a catalog holds.
@@ -23,6 +24,8 @@ const MINUTE: i64 = 60_000;
 pub struct View {
     recordings: BTreeMap<Place, Recording>,
     media: BTreeMap<String, MediaRow>,
+    /// Uids of media that have vanished before they got a name.
+    vanished: BTreeMap<String, [u8; 16]>,
     roots: BTreeMap<LocalDay, (RootIndexRow, Vec<Place>, String)>,
     folders: BTreeMap<UtcDay, (FolderRow, Vec<Place>, [String; 3])>,
     counts: Counts,
@@ -38,6 +41,9 @@ impl View {
         }
         for (key, row) in rows_of(catalog, keys::all_media(TENANT)).await {
             view.media.insert(keys::id_of_media(&key).unwrap().to_owned(), row);
+        }
+        for (key, uid) in rows_of(catalog, keys::vanished(TENANT, SOURCE, "")).await {
+            view.vanished.insert(keys::id_of_media(&key).unwrap().to_owned(), uid);
         }
         for (key, row) in rows_of::<RootIndexRow>(catalog, keys::root_indexes(TENANT)).await {
             let day = LocalDay::from_number(keys::day_of(&key).unwrap()).unwrap();
@@ -172,12 +178,20 @@ impl Checks {
             );
         }
         for (id, before) in &self.before.media {
-            let now = view.media.get(id).map(|row| (row.uid, row.place));
-            ensure!(now.is_some_and(|(uid, _)| uid == before.uid), "{id} has lost its uid");
-            ensure!(
-                before.place.is_none() || now == Some((before.uid, before.place)),
-                "{id} has lost its name"
-            );
+            let Some(now) = view.media.get(id) else {
+                // Known no more, but for its uid: only what has no name may go so, and only if it is gone.
+                let kept = view.vanished.get(id) == Some(&before.uid);
+                ensure!(kept && before.place.is_none(), "{id} has lost its uid");
+                let is_gone = shelf.mode == Mode::Well && !shelf.media.contains_key(id);
+                ensure!(is_gone, "{id} is taken for gone by mistake");
+                continue;
+            };
+            ensure!(now.uid == before.uid, "{id} has lost its uid");
+            ensure!(before.place.is_none() || now.place == before.place, "{id} has lost its name");
+        }
+        for (id, uid) in &self.before.vanished {
+            let now = view.media.get(id).map(|row| row.uid).or_else(|| view.vanished.get(id).copied());
+            ensure!(now == Some(*uid), "{id} came back as another");
         }
         let mut owners = BTreeMap::new();
         for (id, row) in &view.media {
