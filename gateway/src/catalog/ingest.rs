@@ -55,13 +55,14 @@ impl Catalog {
         items: Vec<Item>,
         now_ms: i64,
     ) -> Result<Ingested, CatalogError> {
+        let lost = self.lost().await;
         let ingested = self.ingest_on(tenant, source, items, now_ms).await?;
-        self.settle().await?;
+        self.settle(lost).await?;
         Ok(ingested)
     }
 
     /// The same for who has more to come: it is in the journal when this returns, but readers may see it a moment later.
-    /// At the end comes [`Catalog::settle`].
+    /// At the end comes [`Catalog::settle`], which says whether all of it is kept.
     pub async fn ingest_on(
         &self,
         tenant: &Tenant,
@@ -697,7 +698,7 @@ impl<'a> Work<'a> {
     async fn commit(self) -> Result<Ingested, CatalogError> {
         let catalog = self.catalog;
         let (ingested, writer) = self.write().await?;
-        catalog.ensure_caught_up(writer).await?;
+        catalog.settle_pending(writer).await?;
         Ok(ingested)
     }
 

@@ -110,6 +110,8 @@ struct Writer {
     caught_up: bool,
     /// What is on its way to the store.
     pending: Option<publish::Pending>,
+    /// What the store has refused.
+    lost: publish::Lost,
     /// The number of the last entry that was written.
     last: u64,
 }

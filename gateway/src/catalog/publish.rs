@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::{
-    Catalog, CatalogError, Writer, apply,
-    entries::Entry,
-    keys, rows,
-    txn::{Changes, Txn},
-};
-use crate::state::{Batch, NewEntry, Store, StoreError};
+use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
+use crate::state::{Batch, Changes, NewEntry, Store, StoreError};
 
 /// A batch on its way to the store.
 pub(super) struct Pending {
     changes: Arc<Changes>,
     done: JoinHandle<Result<u64, StoreError>>,
+}
+
+/// Batches that the store has refused after all. The journal gives their names back, but facts aren't in it: who has
+/// told them must not count them as kept.
+#[derive(Default)]
+pub(super) struct Lost {
+    count: u64,
+    last: Option<StoreError>,
 }
 
 impl Catalog {
@@ -42,10 +45,23 @@ impl Catalog {
         Ok(())
     }
 
+    /// How many batches the store has refused so far, for [`Catalog::settle`].
+    pub(super) async fn lost(&self) -> u64 {
+        self.writer.lock().await.lost.count
+    }
+
     /// Waits for what is on its way to the store, if anything is.
-    pub async fn settle(&self) -> Result<(), CatalogError> {
+    ///
+    /// # Errors
+    ///
+    /// The store has refused a batch, of whomever, since there were so many: what was told since must be told again.
+    pub(super) async fn settle(&self, lost_before: u64) -> Result<(), CatalogError> {
         let mut writer = self.writer.lock().await;
-        self.ensure_caught_up(&mut writer).await
+        self.ensure_caught_up(&mut writer).await?;
+        match &writer.lost {
+            Lost { count, last: Some(error) } if *count > lost_before => Err(error.again().into()),
+            _ => Ok(()),
+        }
     }
 
     /// What is on its way to the store: who doesn't wait for it has to look there first.
@@ -61,16 +77,16 @@ impl Catalog {
         }
     }
 
-    async fn settle_pending(&self, writer: &mut Writer) -> Result<(), CatalogError> {
+    /// The same, and what came of it is the caller's to know.
+    pub(super) async fn settle_pending(&self, writer: &mut Writer) -> Result<(), CatalogError> {
         let Some(pending) = &mut writer.pending else { return Ok(()) };
         let done = (&mut pending.done).await;
         writer.pending = None;
-        let stopped = |_| CatalogError::Row("the gateway is stopping".into());
-        let result = done.map_err(stopped).and_then(|committed| Ok(committed.map(drop)?));
-        if result.is_err() {
-            writer.caught_up = false;
-        }
-        result
+        let stopping = || StoreError::Engine { store: "catalog".into(), detail: "the gateway stops".into() };
+        let Err(error) = done.unwrap_or_else(|_| Err(stopping())) else { return Ok(()) };
+        writer.caught_up = false;
+        writer.lost = Lost { count: writer.lost.count.saturating_add(1), last: Some(error.again()) };
+        Err(error.into())
     }
 
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
@@ -114,31 +130,39 @@ impl Catalog {
         txn: Txn<'_>,
         entries: &[Entry],
     ) -> Result<(), CatalogError> {
-        self.record_soon(writer, txn, entries).await?;
-        let settled = self.settle_pending(writer).await;
+        let batch = self.write_ahead(writer, txn, entries).await?;
+        let committed = self.store.commit(batch).await;
+        writer.caught_up = committed.is_ok();
+        // What the journal has counts, whether the store has it or not.
         self.tell_view(entries, writer).await;
-        settled
+        committed?;
+        Ok(())
     }
 
-    /// The same without waiting for the store at the end: the next batch can be prepared meanwhile. What can't be
-    /// committed after all is applied from the journal by whoever comes next.
+    /// The same without waiting for the store at the end: the next batch can be prepared meanwhile. What it refuses after
+    /// all is applied from the journal by whoever comes next, and [`Catalog::settle`] tells who has more to lose.
     pub(super) async fn record_on(
         &self,
         writer: &mut Writer,
         txn: Txn<'_>,
         entries: &[Entry],
     ) -> Result<(), CatalogError> {
-        self.record_soon(writer, txn, entries).await?;
+        let batch = self.write_ahead(writer, txn, entries).await?;
+        let (store, changes) = (Arc::clone(&self.store), Arc::clone(&batch.changes));
+        let done = tokio::spawn(async move { store.commit(batch).await });
+        writer.pending = Some(Pending { changes, done });
+        writer.caught_up = true;
         self.tell_view(entries, writer).await;
         Ok(())
     }
 
-    async fn record_soon(
+    /// Writes the entries to the journal, and returns what then goes to the store, which has all that came before.
+    async fn write_ahead(
         &self,
         writer: &mut Writer,
         mut txn: Txn<'_>,
         entries: &[Entry],
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Batch, CatalogError> {
         let lines = entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;
         // From here until the commit the store is behind; if anything fails in between, or this future is
         // dropped, the next one to hold the lock applies what the journal has.
@@ -153,12 +177,7 @@ impl Catalog {
         if !entries.is_empty() {
             txn.put(keys::APPLIED.to_vec(), &writer.last)?;
         }
-        let changes = Arc::new(txn.changes().clone());
-        let (store, batch) = (Arc::clone(&self.store), txn.into_batch());
-        writer.caught_up = true;
-        writer.pending =
-            Some(Pending { changes, done: tokio::spawn(async move { store.commit(batch).await }) });
-        Ok(())
+        Ok(txn.into_batch())
     }
 
     async fn tell_view(&self, entries: &[Entry], writer: &Writer) {

@@ -2,17 +2,14 @@
 //!
 //! Only the catalog's one writer uses it, so what was read can't change underneath.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{CatalogError, rows};
-use crate::state::{Batch, Store};
-
-/// Rows by their keys as they will be; `None` deletes.
-pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+use crate::state::{Batch, Changes, Store};
 
 /// A prepared batch with its view of the store.
 pub struct Txn<'a> {
@@ -31,7 +28,7 @@ impl<'a> Txn<'a> {
 
     /// Nothing changed yet, on a store that will have these changes before the ones that are prepared.
     pub fn after(before: Arc<Changes>, store: &'a dyn Store) -> Self {
-        Self { store, before, read: HashMap::new(), changes: BTreeMap::new() }
+        Self { store, before, read: HashMap::new(), changes: Changes::new() }
     }
 
     /// A row that doesn't come from the store.
@@ -131,13 +128,8 @@ impl<'a> Txn<'a> {
         self.changes.is_empty()
     }
 
-    /// What will change.
-    pub fn changes(&self) -> &Changes {
-        &self.changes
-    }
-
     /// The batch to commit.
     pub fn into_batch(self) -> Batch {
-        Batch { changes: self.changes.into_iter().collect(), conditions: Vec::new() }
+        Batch { changes: Arc::new(self.changes), conditions: Vec::new() }
     }
 }

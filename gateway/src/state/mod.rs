@@ -27,4 +27,4 @@ pub use pages::Pages;
 pub use redb::RedbStore;
 pub use sled::{OpenState, Opened, SledStore};
 pub use snapshot::{load_snapshot, write_snapshot};
-pub use store::{Batch, Condition, MAX_PAGE, Page, Row, Store, StoreError, Versioned};
+pub use store::{Batch, Changes, Condition, MAX_PAGE, Page, Row, Store, StoreError, Versioned};

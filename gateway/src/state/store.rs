@@ -1,5 +1,7 @@
 //! The store trait and what goes in and out of it.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -51,11 +53,14 @@ impl Condition {
     }
 }
 
+/// Rows by their keys as they will be; `None` deletes.
+pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// Changes that apply whole or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// Key and new value; `None` deletes. A key that appears twice takes the last one.
-    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// What is written. Shared, so that who has prepared a large batch can go on reading it.
+    pub changes: Arc<Changes>,
     /// Checked against the state before the batch.
     pub conditions: Vec<(Vec<u8>, Condition)>,
 }
@@ -66,15 +71,15 @@ impl Batch {
         Self::default()
     }
 
-    /// Writes a value.
+    /// Writes a value. What is said last of a key counts.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.push((key.into(), Some(value.into())));
+        Arc::make_mut(&mut self.changes).insert(key.into(), Some(value.into()));
         self
     }
 
     /// Deletes a key; one that isn't there is no error.
     pub fn delete(&mut self, key: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.push((key.into(), None));
+        Arc::make_mut(&mut self.changes).insert(key.into(), None);
         self
     }
 
@@ -128,7 +133,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// The same error once more, for several who waited for one failed write.
-    pub(super) fn again(&self) -> Self {
+    pub fn again(&self) -> Self {
         match self {
             Self::Conflict { key } => Self::Conflict { key: key.clone() },
             Self::Corrupt { store, detail } => Self::Corrupt { store: store.clone(), detail: detail.clone() },

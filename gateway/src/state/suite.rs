@@ -419,7 +419,10 @@ async fn follow(mut bench: impl Bench, steps: Vec<Step>) {
             Step::Commit { changes, condition } => {
                 let mut batch = Batch::new();
                 for (key, value) in &changes {
-                    batch.changes.push((key.clone(), value.map(|byte| vec![byte])));
+                    match value {
+                        Some(byte) => batch.put(key.clone(), vec![*byte]),
+                        None => batch.delete(key.clone()),
+                    };
                 }
                 let mut holds = true;
                 if let Some((key, right)) = condition {

@@ -12,6 +12,8 @@ use crate::state::{Batch, Page, StoreError, Versioned};
 struct Gate {
     store: RedbStore,
     open: Semaphore,
+    /// So many commits pass before others fail.
+    passing: AtomicU32,
     failing: AtomicU32,
 }
 
@@ -28,7 +30,8 @@ impl Store for Gate {
     async fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
         self.open.acquire().await.unwrap().forget();
         let spend = |left: u32| left.checked_sub(1);
-        if self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok() {
+        let passes = self.passing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok();
+        if !passes && self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok() {
             return Err(StoreError::Engine { store: "gate".into(), detail: "as the test wants".into() });
         }
         self.store.commit(batch).await
@@ -40,7 +43,12 @@ async fn gated(world: World) -> (World, Arc<Gate>) {
     let World { dir, tenant, bent, catalog, governance } = world;
     drop((catalog, governance));
     let store = RedbStore::open(&dir.path().join("catalog.redb")).unwrap();
-    let gate = Arc::new(Gate { store, open: Semaphore::new(1000), failing: AtomicU32::new(0) });
+    let gate = Arc::new(Gate {
+        store,
+        open: Semaphore::new(1000),
+        passing: AtomicU32::new(0),
+        failing: AtomicU32::new(0),
+    });
     let views = Arc::new(RedbStore::open(&dir.path().join("views.redb")).unwrap());
     let journal = Journal::open(
         &dir.path().join("journal"),
@@ -96,7 +104,7 @@ async fn a_batch_sees_the_one_before_that_is_still_on_its_way() {
         second.await
     };
     assert_eq!((done.learned, done.published), (1, 1));
-    world.catalog.settle().await.unwrap();
+    world.catalog.settle(0).await.unwrap();
     assert_eq!(world.names().await, names_of(2));
     assert_eq!(world.catalog.counts(7).await.unwrap().published, 2);
     let rows = world.index(IndexPart::Brief(crate::layout::UtcDay::parse_folder("S20160607").unwrap())).await;
@@ -115,13 +123,43 @@ async fn what_could_not_be_committed_is_applied_from_the_journal_and_no_name_is_
             let told = world.catalog.ingest_on(&world.tenant, &world.tenant.sources[0], items, now()).await;
             published += told.map_or(0, |ingested| ingested.published);
         }
-        let _ = world.catalog.settle().await;
+        let _ = world.catalog.settle(0).await;
         let all = (0..4).flat_map(|n| [Item::Facts(facts(n, EVENING)), Item::Media(medium(n))]).collect();
+        let lost = world.catalog.lost().await;
         published += world.ingest_on(all).await.published;
-        world.catalog.settle().await.unwrap();
+        world.catalog.settle(lost).await.unwrap();
         assert_eq!(world.names().await, names_of(4), "{failing} commits failed");
         assert!(published <= 4, "{published} names were given by four publications");
         let counts = world.catalog.counts(7).await.unwrap();
         assert_eq!((counts.published, counts.learned), (4, 0), "{failing} commits failed");
     }
+}
+
+#[tokio::test]
+async fn a_scan_whose_facts_could_not_be_kept_does_not_count_and_the_next_one_tells_them_again() {
+    let agents = |rows: &str| rows.lines().filter(|row| row.contains("Agent ")).count();
+    let folder = IndexPart::Full(utc_june(7));
+    let mut failed = 0;
+    for passing in 0..8 {
+        let (world, gate) = gated(World::new().await).await;
+        // More than are ingested at once, so that each of several commits fails in its turn.
+        world.bent.change(|storage| (0..900).for_each(|n| add(storage, n, EVENING)));
+        gate.passing.store(passing, Ordering::Relaxed);
+        gate.failing.store(1, Ordering::Relaxed);
+        let told = world.scan().await.error;
+        if gate.failing.swap(0, Ordering::Relaxed) == 1 {
+            assert_eq!(told, None);
+            continue;
+        }
+        failed += 1;
+        assert!(told.is_some_and(|told| told.contains("as the test wants")), "commit {passing}");
+        let source = world.catalog.source(7, 3).await.unwrap();
+        assert_eq!(source.watermark_ms, SourceRow::default().watermark_ms, "commit {passing}");
+        assert_eq!(world.scan().await.error, None, "commit {passing}");
+        assert!(world.catalog.source(7, 3).await.unwrap().watermark_ms > EVENING);
+        world.catalog.rewrite_folders(&world.tenant, now() + 3_600_000).await.unwrap();
+        assert_eq!(agents(&world.index(folder).await), 900, "commit {passing}");
+        assert_eq!(world.names().await, names_of(900), "commit {passing}");
+    }
+    assert!(failed >= 3, "only {failed} commits failed");
 }

@@ -351,7 +351,7 @@ fn apply_group(engine: &Engine, batches: &[Batch]) -> Result<Vec<Result<u64, Sto
                 version.checked_add(1).ok_or_else(|| engine.failed("the version counter is used up"))?;
             changed = true;
             let mut stored = Vec::new();
-            for (key, value) in &batch.changes {
+            for (key, value) in &*batch.changes {
                 match value {
                     Some(value) => {
                         stored.clear();
