@@ -116,13 +116,13 @@ async fn count(txn: &mut Txn<'_>, tenant: u32, change: impl FnOnce(&mut Counts))
     txn.put(key, &row)
 }
 
-/// A name is given.
+/// A name is given. Returns the recording that has it.
 pub async fn published(
     txn: &mut Txn<'_>,
     entry: &Published,
     details: Details,
     now_ms: i64,
-) -> Result<(), CatalogError> {
+) -> Result<Recording, CatalogError> {
     let place = Place { day: entry.day, second: entry.second, sequence: entry.sequence };
     let (Some(day), Some(local_day)) =
         (UtcDay::from_number(entry.day), LocalDay::from_number(entry.local_day))
@@ -173,7 +173,8 @@ pub async fn published(
     counters.counts.learned = counters.counts.learned.saturating_sub(1);
     counters.counts.orphans = counters.counts.orphans.saturating_sub(u64::from(was_orphan));
     txn.put(key, &counters)?;
-    root_index_changed(txn, entry.tenant, entry.local_day, now_ms).await
+    root_index_changed(txn, entry.tenant, entry.local_day, now_ms).await?;
+    Ok(recording)
 }
 
 /// A published recording's media has vanished, come back or changed.

@@ -126,7 +126,7 @@ impl Catalog {
         }
         // Before the journal is written: whatever fails then, the next one to ingest looks for marks.
         writer.erasures.insert(tenant, true);
-        self.record(&mut writer, txn, &entries).await?;
+        self.record(&mut writer, txn, entries).await?;
         Ok(Some(erasure))
     }
 
@@ -215,7 +215,7 @@ impl Catalog {
         let key = keys::erasing(tenant.id, local_day.number(), utc_day.number());
         if txn.get::<ErasingRow>(&key).await? == Some(erasing) {
             txn.delete(key);
-            self.record(&mut writer, txn, &[]).await?;
+            self.record(&mut writer, txn, Vec::new()).await?;
         }
         Ok(())
     }

@@ -6,10 +6,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -26,14 +25,16 @@ use super::{
 };
 use crate::{
     config::Tenant,
-    layout::{Extension, IndexKind, IndexRow, LocalDay, NameForm, UtcDay, append_row, header},
+    layout::{Extension, IndexKind, IndexRow, LocalDay, NameForm, UtcDay},
 };
 use recgate_plugin_api::fact;
 
+mod append;
 mod build;
 mod due;
 mod turn;
 
+pub(super) use append::{Append, New, append_all};
 pub use build::Builds;
 pub use turn::Turn;
 
@@ -239,7 +240,7 @@ impl Catalog {
                 };
                 apply::adopted(&mut txn, &adopted, now_ms).await?;
                 let short = adopted.short_names;
-                self.record(&mut writer, txn, &[Entry::Adopted(adopted)]).await?;
+                self.record(&mut writer, txn, vec![Entry::Adopted(adopted)]).await?;
                 short
             }
         };
@@ -274,7 +275,7 @@ impl Catalog {
                 ];
                 self.remove_others(tenant.id, kept).await;
             }
-            self.record(&mut writer, txn, &[]).await?;
+            self.record(&mut writer, txn, Vec::new()).await?;
             match next {
                 Some(day) => from = Some(day),
                 None => break,
@@ -293,7 +294,7 @@ impl Catalog {
                     lost += 1;
                 }
             }
-            self.record(&mut writer, txn, &[]).await?;
+            self.record(&mut writer, txn, Vec::new()).await?;
             match next {
                 Some(day) => from = Some(day),
                 None => break,
@@ -390,7 +391,7 @@ impl Catalog {
         }
         row.owed_until = today.number();
         txn.put(key, &row)?;
-        self.record(&mut writer, txn, &[]).await
+        self.record(&mut writer, txn, Vec::new()).await
     }
 
     /// Publishes a root index, or only says anew whether it is complete, if nothing else has changed.
@@ -458,7 +459,7 @@ impl Catalog {
         row.running = Span::of(tenant, day).is_some_and(|span| !span.is_settled(incomplete, now_ms));
         row.incomplete = incomplete || row.running;
         txn.put(key, &row)?;
-        self.record(&mut writer, txn, &[]).await?;
+        self.record(&mut writer, txn, Vec::new()).await?;
         self.remove_others(tenant.id, vec![(part, row.file.generation)]).await;
         Ok(row)
     }
@@ -513,123 +514,10 @@ impl Catalog {
         (row.brief, row.full, row.media) = (built.file(brief), built.file(full), built.file(media));
         row.dirty_since_ms = building.end().mark(before.dirty_since_ms, row.dirty_since_ms, now_ms);
         txn.put(key, &row)?;
-        self.record(&mut writer, txn, &[]).await?;
+        self.record(&mut writer, txn, Vec::new()).await?;
         let kept = [(brief, row.brief), (full, row.full), (media, row.media)];
         self.remove_others(tenant.id, kept.map(|(part, file)| (part, file.generation)).to_vec()).await;
         Ok(())
-    }
-
-    /// Appends the rows of new names to their folders' files, and those of running days to these days' root indexes. The
-    /// files are synced before anybody counts on them.
-    pub(super) async fn append_to_indexes(
-        &self,
-        txn: &mut Txn<'_>,
-        tenant: &Tenant,
-        named: BTreeMap<UtcDay, Vec<Place>>,
-        running: BTreeMap<LocalDay, Vec<Place>>,
-        now_ms: i64,
-    ) -> Result<(), CatalogError> {
-        let mut appends = Vec::new();
-        for (day, places) in running {
-            appends.extend(self.append_to_root(txn, tenant, day, &places, now_ms).await?);
-        }
-        for (day, places) in named {
-            let key = keys::folder(tenant.id, day);
-            let mut row: FolderRow = txn.get(&key).await?.unwrap_or_default();
-            if !self.folder_is_whole(tenant.id, day, &row) {
-                row = FolderRow { newest: row.newest, dirty_since_ms: Some(AT_ONCE), ..FolderRow::default() };
-            }
-            if row.dirty_since_ms.is_some() && row.brief.generation == 0 {
-                // It will be written anew, with these rows.
-                txn.put(key, &row)?;
-                continue;
-            }
-            let (mut brief, mut full, mut media) = (Vec::new(), Vec::new(), Vec::new());
-            for place in places {
-                let Some(recording) = txn.get::<Recording>(&keys::recording(tenant.id, place)).await? else {
-                    continue;
-                };
-                let index_row = index_row(tenant.name_form, place, &recording)?;
-                if is_wav(&recording) {
-                    append_row(IndexKind::Brief, &index_row, &tenant.zone, &mut brief);
-                    append_row(IndexKind::Full, &index_row, &tenant.zone, &mut full);
-                } else {
-                    append_row(IndexKind::Media, &index_row, &tenant.zone, &mut media);
-                }
-            }
-            // The indexes of WAVs are there in every folder, with or without a row.
-            for (part, file, bytes, wanted) in [
-                (IndexPart::Brief(day), &mut row.brief, brief, true),
-                (IndexPart::Full(day), &mut row.full, full, true),
-                (IndexPart::Media(day), &mut row.media, media, false),
-            ] {
-                if bytes.is_empty() && (file.generation != 0 || !wanted) {
-                    continue;
-                }
-                appends.push(self.plan_append(tenant.id, part, file, bytes, now_ms));
-            }
-            txn.put(key, &row)?;
-        }
-        if appends.is_empty() {
-            return Ok(());
-        }
-        let folder = self.index_dir.clone();
-        in_thread(move || append_all(&folder, &appends)).await
-    }
-
-    /// The rows of new names for the root index of a running day, in the order of publication.
-    async fn append_to_root(
-        &self,
-        txn: &mut Txn<'_>,
-        tenant: &Tenant,
-        day: LocalDay,
-        places: &[Place],
-        now_ms: i64,
-    ) -> Result<Option<Append>, CatalogError> {
-        let (key, part) = (keys::root_index(tenant.id, day), IndexPart::Root(day));
-        let mut row: RootIndexRow = txn.get(&key).await?.unwrap_or_default();
-        if !self.is_whole(tenant.id, part, row.file) {
-            // It will be written anew, with these rows.
-            row = RootIndexRow { file: IndexFile::default(), dirty_since_ms: Some(now_ms), ..row };
-            txn.put(key, &row)?;
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        for place in places {
-            if let Some(recording) = txn.get::<Recording>(&keys::recording(tenant.id, *place)).await? {
-                append_row(
-                    part.kind(),
-                    &index_row(tenant.name_form, *place, &recording)?,
-                    &tenant.zone,
-                    &mut bytes,
-                );
-                row.rows = row.rows.saturating_add(1);
-            }
-        }
-        let append = self.plan_append(tenant.id, part, &mut row.file, bytes, now_ms);
-        txn.put(key, &row)?;
-        Ok(Some(append))
-    }
-
-    fn plan_append(
-        &self,
-        tenant: u32,
-        part: IndexPart,
-        file: &mut IndexFile,
-        rows: Vec<u8>,
-        now_ms: i64,
-    ) -> Append {
-        let mut bytes = Vec::new();
-        if file.generation == 0 {
-            file.generation = next_generation(0, now_ms);
-            file.length = 0;
-            bytes = header(part.kind());
-        }
-        bytes.extend_from_slice(&rows);
-        let (path, offset) = (self.index_path(tenant, part, file.generation), file.length);
-        file.length = file.length.saturating_add(bytes.len() as u64);
-        file.modified = now_ms.div_euclid(1000).max(file.modified);
-        Append { path, offset, bytes, modified: file.modified }
     }
 
     /// Removes other generations of these indexes; who has one open keeps it. What can't be removed only takes room.
@@ -731,39 +619,6 @@ pub(super) fn index_row(
 /// Greater than every generation before, also after the catalog was rebuilt and has forgotten them.
 fn next_generation(last: u64, now_ms: i64) -> u64 {
     u64::try_from(now_ms).unwrap_or(0).max(last.saturating_add(1))
-}
-
-/// Bytes that go to the end of a file, which is at `offset` whatever lies behind it.
-struct Append {
-    path: PathBuf,
-    offset: u64,
-    bytes: Vec<u8>,
-    modified: i64,
-}
-
-fn append_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
-    let few = appends.len() <= 8;
-    for append in appends {
-        let write = || -> io::Result<()> {
-            let file = open_for_writing(&append.path, append.offset == 0)?;
-            file.set_len(append.offset)?;
-            file.write_all_at(&append.bytes, append.offset)?;
-            set_modified(&file, append.modified)?;
-            if few {
-                file.sync_all()?;
-                append.path.parent().map_or(Ok(()), crate::state::sync_folder)?;
-            }
-            Ok(())
-        };
-        write().map_err(|source| CatalogError::Index { path: append.path.clone(), source })?;
-    }
-    if !few {
-        // One flush of the file system costs less than hundreds of single ones.
-        File::open(folder)
-            .and_then(|folder| rustix::fs::syncfs(folder).map_err(io::Error::from))
-            .map_err(|source| CatalogError::Index { path: folder.to_owned(), source })?;
-    }
-    Ok(())
 }
 
 /// Gives a file the time that clients are told: where the catalog is lost, the file still has it.

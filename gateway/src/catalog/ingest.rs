@@ -9,7 +9,7 @@ use super::{
     Catalog, CatalogError, Writer, apply,
     entries::{Entry, Learned, Published, Subject},
     erase,
-    index::index_row,
+    index::{New, index_row, is_wav},
     join, keys,
     keys::Place,
     naming, recover,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{Source, Tenant, Unmatched},
-    layout::{Extension, LocalDay, NameForm, RecordingName, UtcDay, UtcSecond},
+    layout::{Extension, LocalDay, NameForm, RecordingName, UtcSecond},
 };
 
 /// What came of a batch of items.
@@ -61,7 +61,7 @@ impl Catalog {
         Ok(ingested)
     }
 
-    /// The same for who has more to come: it is in the journal when this returns, but readers may see it a moment later.
+    /// The same for who has more to come: it is on its way to the disk when this returns, and readers see it later.
     /// At the end comes [`Catalog::settle`], which says whether all of it is kept.
     pub async fn ingest_on(
         &self,
@@ -74,7 +74,10 @@ impl Catalog {
         let mut work = Work::new(self, &mut writer, tenant, source, now_ms).await?;
         work.prefetch(&items).await?;
         let mut told = BTreeSet::new();
-        for item in items {
+        // Media first: facts that come with theirs needn't be remembered as waiting.
+        let (facts, media): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| matches!(item, Item::Facts(_)));
+        for item in media.into_iter().chain(facts) {
             match item {
                 Item::Media(media) => {
                     if !told.insert(media.id.clone()) {
@@ -169,10 +172,8 @@ struct Work<'a> {
     entries: Vec<Entry>,
     /// Media whose facts or state have changed.
     touched: BTreeSet<String>,
-    /// New names by folder, in the order of publication.
-    named: BTreeMap<UtcDay, Vec<Place>>,
-    /// New names of days whose root index is shown while they run, in the same order.
-    running: BTreeMap<LocalDay, Vec<Place>>,
+    /// New names, in the order of publication.
+    named: Vec<New>,
     outcome: Ingested,
 }
 
@@ -198,8 +199,7 @@ impl<'a> Work<'a> {
             txn: Txn::after(pending, &*catalog.store),
             entries: Vec::new(),
             touched: BTreeSet::new(),
-            named: BTreeMap::new(),
-            running: BTreeMap::new(),
+            named: Vec::new(),
             outcome: Ingested::default(),
         })
     }
@@ -592,13 +592,15 @@ impl<'a> Work<'a> {
         };
         self.txn.put(keys::media(self.tenant.id, self.source.id, id), &MediaRow { due_ms: None, ..row })?;
         let shown = self.running_index(local_day).await?;
-        apply::published(&mut self.txn, &published, details, self.now_ms).await?;
+        let recording = apply::published(&mut self.txn, &published, details, self.now_ms).await?;
+        let mut running = None;
         if let Some(before) = shown {
             // It is appended to, which leaves it no further behind than it was.
             self.txn.put(keys::root_index(self.tenant.id, local_day), &before)?;
-            self.running.entry(local_day).or_default().push(Place::new(second, sequence));
+            running = Some(local_day);
         }
-        self.named.entry(second.day()).or_default().push(Place::new(second, sequence));
+        let row = index_row(self.tenant.name_form, Place::new(second, sequence), &recording)?;
+        self.named.push(New { row, wav: is_wav(&recording), running });
         self.entries.push(Entry::Published(published));
         self.outcome.published += 1;
         Ok(())
@@ -694,7 +696,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Index files, journal, store, in this order.
+    /// Sends it on its way, and waits until it has arrived.
     async fn commit(self) -> Result<Ingested, CatalogError> {
         let catalog = self.catalog;
         let (ingested, writer) = self.write().await?;
@@ -702,7 +704,7 @@ impl<'a> Work<'a> {
         Ok(ingested)
     }
 
-    /// The same, but the store may still be at it.
+    /// The same without waiting.
     async fn commit_on(self) -> Result<Ingested, CatalogError> {
         Ok(self.write().await?.0)
     }
@@ -711,12 +713,9 @@ impl<'a> Work<'a> {
         if self.txn.is_empty() && self.entries.is_empty() {
             return Ok((self.outcome, self.writer));
         }
-        let named = std::mem::take(&mut self.named);
-        let running = std::mem::take(&mut self.running);
-        let prepared =
-            self.catalog.append_to_indexes(&mut self.txn, self.tenant, named, running, self.now_ms).await;
-        let result = match prepared {
-            Ok(()) => self.catalog.record_on(self.writer, self.txn, &self.entries).await,
+        let planned = self.catalog.plan_appends(&mut self.txn, self.tenant, &self.named, self.now_ms).await;
+        let result = match planned {
+            Ok(appends) => self.catalog.record_on(self.writer, self.txn, self.entries, appends).await,
             Err(error) => Err(error),
         };
         if let Err(error) = result {

@@ -65,6 +65,9 @@ pub enum CatalogError {
     /// A row or entry can't be read or written.
     #[error("the catalog holds something unreadable: {0}")]
     Row(String),
+    /// What was told before, and was on its way, could not be kept.
+    #[error("something that was told could not be kept: {0}")]
+    Lost(String),
     /// An index file can't be read or written.
     #[error("the index file {path}: {source}")]
     Index {
@@ -110,10 +113,8 @@ struct Writer {
     caught_up: bool,
     /// What is on its way to the store.
     pending: Option<publish::Pending>,
-    /// What the store has refused.
+    /// What could not be kept.
     lost: publish::Lost,
-    /// The number of the last entry that was written.
-    last: u64,
 }
 
 impl Catalog {

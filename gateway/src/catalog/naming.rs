@@ -13,7 +13,7 @@ use super::{
     rows::{Details, Told},
     txn::Txn,
 };
-use crate::layout::{NameForm, RecordingName, UtcSecond};
+use crate::layout::{NameForm, RecordingName, UtcDay, UtcSecond};
 
 /// Seconds whose free sequences are remembered.
 const REMEMBERED: usize = 65_536;
@@ -41,14 +41,21 @@ impl Told {
     }
 }
 
-/// Sequences that are free, of the seconds that were used lately.
+/// What is free in seconds and days that were used lately.
 #[derive(Default)]
-pub struct Sequences(HashMap<(u32, UtcSecond), Range<u64>>);
+pub struct Sequences {
+    /// Sequences of a second: all below are taken, all in it are free, and of those above nothing is known.
+    free: HashMap<(u32, UtcSecond), Range<u64>>,
+    /// Seconds of a day in which nobody has a name. Most recordings come in the order of their starts: then one look at
+    /// the store is enough for a day, not one for each of its seconds.
+    empty: HashMap<(u32, UtcDay), Range<u32>>,
+}
 
 impl Sequences {
     /// Forgets what it remembers: the store isn't as it was thought to be.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.free.clear();
+        self.empty.clear();
     }
 
     /// Gives a sequence of a second: the preferred one if it is free, else the lowest that is.
@@ -64,9 +71,11 @@ impl Sequences {
         {
             return Ok(sequence);
         }
-        let free = match self.0.get(&(tenant, second)) {
-            Some(free) if !free.is_empty() => free.clone(),
-            _ => first_free(txn, tenant, second).await?,
+        let known = self.free.get(&(tenant, second)).filter(|free| !free.is_empty()).cloned();
+        let free = match known {
+            Some(free) => free,
+            None if self.take_empty(tenant, second) => 0..END,
+            None => self.look(txn, tenant, second).await?,
         };
         let sequence = u32::try_from(free.start)
             .map_err(|_| CatalogError::Row("a second has more than 4,294,967,295 recordings".into()))?;
@@ -83,8 +92,7 @@ impl Sequences {
         sequence: u32,
     ) -> Result<bool, CatalogError> {
         let wanted = u64::from(sequence);
-        if let Some(free) = self.0.get_mut(&(tenant, second)) {
-            // All below the run are taken, all in it are free, and of those above nothing is known.
+        if let Some(free) = self.free.get_mut(&(tenant, second)) {
             if wanted < free.start {
                 return Ok(false);
             }
@@ -97,38 +105,71 @@ impl Sequences {
                 return Ok(true);
             }
         }
+        if self.take_empty(tenant, second) {
+            return Ok(true);
+        }
         let key = keys::recording(tenant, Place::new(second, sequence));
         Ok(!txn.contains(&key).await?)
     }
 
     fn remember(&mut self, tenant: u32, second: UtcSecond, free: Range<u64>) {
-        if self.0.len() >= REMEMBERED {
-            self.0.clear();
+        if self.free.len() >= REMEMBERED {
+            self.free.clear();
         }
-        self.0.insert((tenant, second), free);
+        self.free.insert((tenant, second), free);
     }
-}
 
-/// The lowest run of sequences that no recording of the second has.
-async fn first_free(txn: &Txn<'_>, tenant: u32, second: UtcSecond) -> Result<Range<u64>, CatalogError> {
-    let prefix = keys::recordings_at(tenant, second);
-    let (mut free, mut from) = (0..END, prefix.clone());
-    // Few seconds have more than a few recordings, and a few rows are read at once.
-    let mut limit = 4;
-    loop {
-        let (taken, next) = txn.keys(&prefix, &from, limit).await?;
-        limit = 4096;
-        for place in taken.iter().filter_map(|key| keys::place_of_recording(key)) {
-            let taken = u64::from(place.sequence);
-            if taken != free.start {
-                free.end = taken;
-                return Ok(free);
+    /// Whether a second is known to be empty. It is no longer, when this returns.
+    fn take_empty(&mut self, tenant: u32, second: UtcSecond) -> bool {
+        let Some(empty) = self.empty.get_mut(&(tenant, second.day())) else { return false };
+        let taken = second.second_of_day();
+        if !empty.contains(&taken) {
+            return false;
+        }
+        let (before, after) = (empty.start..taken, taken.saturating_add(1)..empty.end);
+        *empty = if after.len() >= before.len() { after } else { before };
+        true
+    }
+
+    /// The lowest run of sequences that no recording of the second has. What the same look shows of the seconds behind it
+    /// is remembered.
+    async fn look(
+        &mut self,
+        txn: &Txn<'_>,
+        tenant: u32,
+        second: UtcSecond,
+    ) -> Result<Range<u64>, CatalogError> {
+        let (day, this) = (second.day(), second.second_of_day());
+        let prefix = keys::recordings_of(tenant, day);
+        let (mut free, mut from) = (0..END, keys::recordings_at(tenant, second));
+        // Few seconds have more than a few recordings, and a few rows are read at once.
+        let mut limit = 4;
+        let next_second = loop {
+            let (taken, next) = txn.keys(&prefix, &from, limit).await?;
+            limit = 4096;
+            let mut behind = None;
+            for place in taken.iter().filter_map(|key| keys::place_of_recording(key)) {
+                if place.second != this {
+                    behind = Some(place.second);
+                    break;
+                }
+                let taken = u64::from(place.sequence);
+                if taken != free.start {
+                    free.end = taken;
+                    return Ok(free);
+                }
+                free.start = taken.saturating_add(1);
             }
-            free.start = taken.saturating_add(1);
+            match (behind, next) {
+                (Some(behind), _) => break behind,
+                (None, Some(next)) => from = next,
+                (None, None) => break u32::MAX,
+            }
+        };
+        if self.empty.len() >= REMEMBERED {
+            self.empty.clear();
         }
-        match next {
-            Some(next) => from = next,
-            None => return Ok(free),
-        }
+        self.empty.insert((tenant, day), this.saturating_add(1)..next_second);
+        Ok(free)
     }
 }

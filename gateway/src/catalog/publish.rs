@@ -1,24 +1,31 @@
 //! Recording changes: journal first, store second, other views third; and catching up after a crash.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::task::JoinHandle;
 
-use super::{Catalog, CatalogError, Writer, apply, entries::Entry, keys, rows, txn::Txn};
-use crate::state::{Batch, Changes, NewEntry, Store, StoreError};
+use super::{
+    Catalog, CatalogError, View, Writer, apply,
+    entries::Entry,
+    index::{Append, append_all},
+    keys, rows,
+    txn::Txn,
+};
+use crate::state::{Batch, Changes, Journal, NewEntry, Store};
 
 /// A batch on its way to the store.
 pub(super) struct Pending {
     changes: Arc<Changes>,
-    done: JoinHandle<Result<u64, StoreError>>,
+    done: JoinHandle<Result<(), CatalogError>>,
 }
 
-/// Batches that the store has refused after all. The journal gives their names back, but facts aren't in it: who has
-/// told them must not count them as kept.
+/// Batches that were taken and could not be kept after all. The journal may have their names, but facts aren't in it: who
+/// has told them must not count them as kept.
 #[derive(Default)]
 pub(super) struct Lost {
     count: u64,
-    last: Option<StoreError>,
+    /// Why the last one.
+    why: String,
 }
 
 impl Catalog {
@@ -45,7 +52,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// How many batches the store has refused so far, for [`Catalog::settle`].
+    /// How many batches could not be kept so far, for [`Catalog::settle`].
     pub(super) async fn lost(&self) -> u64 {
         self.writer.lock().await.lost.count
     }
@@ -54,14 +61,12 @@ impl Catalog {
     ///
     /// # Errors
     ///
-    /// The store has refused a batch, of whomever, since there were so many: what was told since must be told again.
+    /// A batch, of whomever, could not be kept since there were so many: what was told since must be told again.
     pub(super) async fn settle(&self, lost_before: u64) -> Result<(), CatalogError> {
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
-        match &writer.lost {
-            Lost { count, last: Some(error) } if *count > lost_before => Err(error.again().into()),
-            _ => Ok(()),
-        }
+        let Lost { count, why } = &writer.lost;
+        if *count > lost_before { Err(CatalogError::Lost(why.clone())) } else { Ok(()) }
     }
 
     /// What is on its way to the store: who doesn't wait for it has to look there first.
@@ -82,11 +87,11 @@ impl Catalog {
         let Some(pending) = &mut writer.pending else { return Ok(()) };
         let done = (&mut pending.done).await;
         writer.pending = None;
-        let stopping = || StoreError::Engine { store: "catalog".into(), detail: "the gateway stops".into() };
-        let Err(error) = done.unwrap_or_else(|_| Err(stopping())) else { return Ok(()) };
+        let stopped = |_| Err(CatalogError::Lost("the gateway stops".into()));
+        let Err(error) = done.unwrap_or_else(stopped) else { return Ok(()) };
         writer.caught_up = false;
-        writer.lost = Lost { count: writer.lost.count.saturating_add(1), last: Some(error.again()) };
-        Err(error.into())
+        writer.lost = Lost { count: writer.lost.count.saturating_add(1), why: error.to_string() };
+        Err(error)
     }
 
     async fn replay(&self, writer: &mut Writer) -> Result<u64, CatalogError> {
@@ -114,7 +119,7 @@ impl Catalog {
                 }
                 if !page.is_empty() {
                     txn.put(keys::APPLIED.to_vec(), &applied)?;
-                    self.store.commit(txn.into_batch()).await?;
+                    self.store.commit(Batch::of(txn.into_changes())).await?;
                     reader = Some(rest);
                 }
             }
@@ -128,62 +133,71 @@ impl Catalog {
         &self,
         writer: &mut Writer,
         txn: Txn<'_>,
-        entries: &[Entry],
+        entries: Vec<Entry>,
     ) -> Result<(), CatalogError> {
-        let batch = self.write_ahead(writer, txn, entries).await?;
-        let committed = self.store.commit(batch).await;
-        writer.caught_up = committed.is_ok();
-        // What the journal has counts, whether the store has it or not.
-        self.tell_view(entries, writer).await;
-        committed?;
-        Ok(())
+        self.record_on(writer, txn, entries, Vec::new()).await?;
+        self.settle_pending(writer).await
     }
 
-    /// The same without waiting for the store at the end: the next batch can be prepared meanwhile. What it refuses after
-    /// all is applied from the journal by whoever comes next, and [`Catalog::settle`] tells who has more to lose.
+    /// The same, after these rows have gone to the index files, and without waiting for any of it: the next batch can be
+    /// prepared meanwhile. [`Catalog::settle`] tells what came of it.
     pub(super) async fn record_on(
         &self,
         writer: &mut Writer,
         txn: Txn<'_>,
-        entries: &[Entry],
+        entries: Vec<Entry>,
+        appends: Vec<Append>,
     ) -> Result<(), CatalogError> {
-        let batch = self.write_ahead(writer, txn, entries).await?;
-        let (store, changes) = (Arc::clone(&self.store), Arc::clone(&batch.changes));
-        let done = tokio::spawn(async move { store.commit(batch).await });
-        writer.pending = Some(Pending { changes, done });
-        writer.caught_up = true;
-        self.tell_view(entries, writer).await;
-        Ok(())
-    }
-
-    /// Writes the entries to the journal, and returns what then goes to the store, which has all that came before.
-    async fn write_ahead(
-        &self,
-        writer: &mut Writer,
-        mut txn: Txn<'_>,
-        entries: &[Entry],
-    ) -> Result<Batch, CatalogError> {
-        let lines = entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;
-        // From here until the commit the store is behind; if anything fails in between, or this future is
-        // dropped, the next one to hold the lock applies what the journal has.
-        writer.caught_up = false;
-        // All wait in the journal's queue at once, so that few writes to the disk are enough.
-        let appends = portions(lines).into_iter().map(|lines| self.journal.append(lines));
-        for appended in futures_util::future::join_all(appends).await {
-            writer.last = writer.last.max(appended?.last);
-        }
         self.settle_pending(writer).await?;
         self.builds.note(&*self.store, &txn).await?;
-        if !entries.is_empty() {
-            txn.put(keys::APPLIED.to_vec(), &writer.last)?;
-        }
-        Ok(txn.into_batch())
+        let changes = txn.into_changes();
+        let parcel = Parcel {
+            store: Arc::clone(&self.store),
+            journal: Arc::clone(&self.journal),
+            view: self.view.clone(),
+            index_dir: self.index_dir.clone(),
+            appends,
+            entries,
+            changes: Arc::clone(&changes),
+        };
+        writer.pending = Some(Pending { changes, done: tokio::spawn(parcel.deliver()) });
+        Ok(())
     }
+}
 
-    async fn tell_view(&self, entries: &[Entry], writer: &Writer) {
-        if let (Some(view), false) = (&self.view, entries.is_empty()) {
-            view.apply(entries, writer.last).await;
+/// A batch with all that it needs on its way.
+struct Parcel {
+    store: Arc<dyn Store>,
+    journal: Arc<Journal>,
+    view: Option<Arc<dyn View>>,
+    index_dir: PathBuf,
+    appends: Vec<Append>,
+    entries: Vec<Entry>,
+    changes: Arc<Changes>,
+}
+
+impl Parcel {
+    /// Index files, journal, store, in this order. If one fails, or the gateway ends in between, what the journal has is
+    /// applied by whoever comes next.
+    async fn deliver(self) -> Result<(), CatalogError> {
+        append_all(self.index_dir, self.appends).await?;
+        let mut batch = Batch::of(self.changes);
+        if !self.entries.is_empty() {
+            let lines = self.entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;
+            // All wait in the journal's queue at once, so that few writes to the disk are enough.
+            let appends = portions(lines).into_iter().map(|lines| self.journal.append(lines));
+            let mut last = 0;
+            for appended in futures_util::future::join_all(appends).await {
+                last = last.max(appended?.last);
+            }
+            batch.put(keys::APPLIED, rows::encode(&last)?);
+            // What the journal has counts, whether the store will have it or not.
+            if let Some(view) = &self.view {
+                view.apply(&self.entries, last).await;
+            }
         }
+        self.store.commit(batch).await?;
+        Ok(())
     }
 }
 

@@ -107,7 +107,7 @@ impl Catalog {
         writer.recovered.clear();
         let mut txn = Txn::new(&*self.store);
         txn.delete(keys::REBUILT.to_vec());
-        self.record(writer, txn, &[]).await?;
+        self.record(writer, txn, Vec::new()).await?;
         let Recovered { recordings, kept, anew } = recovered;
         tracing::info!(
             recordings,
@@ -322,7 +322,7 @@ impl Files<'_> {
         row.media = if no_media { IndexFile::default() } else { media.1.file(media.0) };
         row.dirty_since_ms = None;
         txn.put(key, &row)?;
-        self.catalog.record(writer, txn, &[]).await?;
+        self.catalog.record(writer, txn, Vec::new()).await?;
         for (part, file) in [
             (IndexPart::Brief(day), row.brief),
             (IndexPart::Full(day), row.full),
@@ -359,7 +359,7 @@ impl Files<'_> {
             false => row.dirty_since_ms.or(Some(reading.modified.saturating_mul(1000))),
         };
         txn.put(key, &row)?;
-        self.catalog.record(writer, txn, &[]).await?;
+        self.catalog.record(writer, txn, Vec::new()).await?;
         self.catalog.remove_others(self.tenant, vec![(part, generation)]).await;
         recovered.kept += 1;
         Ok(())
@@ -425,7 +425,7 @@ impl Files<'_> {
                 changed += 1;
                 if changed == AT_ONCE {
                     let full = std::mem::replace(&mut changes, Txn::new(&*self.catalog.store));
-                    self.catalog.record(writer, full, &[]).await?;
+                    self.catalog.record(writer, full, Vec::new()).await?;
                     changed = 0;
                 }
             }
@@ -434,7 +434,7 @@ impl Files<'_> {
         if let Work::Fill(writer, _) = work
             && !changes.is_empty()
         {
-            self.catalog.record(writer, changes, &[]).await?;
+            self.catalog.record(writer, changes, Vec::new()).await?;
         }
         Ok(reading)
     }

@@ -91,7 +91,7 @@ impl Catalog {
                 marked.roots.push(day);
             }
             if !txn.is_empty() {
-                self.record(&mut writer, txn, &[]).await?;
+                self.record(&mut writer, txn, Vec::new()).await?;
             }
             from = next.filter(|day| *day <= last);
         }
@@ -105,7 +105,7 @@ impl Catalog {
                 marked.folders.push(day);
             }
             if !txn.is_empty() {
-                self.record(&mut writer, txn, &[]).await?;
+                self.record(&mut writer, txn, Vec::new()).await?;
             }
             match next {
                 Some(day) if day <= until => from = day,

@@ -410,7 +410,7 @@ impl Catalog {
         self.ensure_caught_up(&mut writer).await?;
         let mut txn = Txn::new(&*self.store);
         txn.put(keys::source(tenant, source), row)?;
-        self.record(&mut writer, txn, &[]).await
+        self.record(&mut writer, txn, Vec::new()).await
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{CatalogError, rows};
-use crate::state::{Batch, Changes, Store};
+use crate::state::{Changes, Store};
 
 /// A prepared batch with its view of the store.
 pub struct Txn<'a> {
@@ -90,8 +90,8 @@ impl<'a> Txn<'a> {
         Ok(matches!(self.read.get(key), Some(Some(_))))
     }
 
-    /// Keys with this prefix from `from` on, as they will be after this batch, and where the next page begins: at most
-    /// `limit` that the store has already, and those of this batch among them.
+    /// Keys with this prefix from `from` on, as they will be after this batch, and where the next page begins. The store,
+    /// the batch on its way to it and this one add at most `limit` each.
     pub async fn keys(
         &self,
         prefix: &[u8],
@@ -100,18 +100,26 @@ impl<'a> Txn<'a> {
     ) -> Result<(BTreeSet<Vec<u8>>, Option<Vec<u8>>), CatalogError> {
         let page = self.store.scan(prefix, from, limit).await?;
         let mut keys: BTreeSet<Vec<u8>> = page.rows.iter().map(|row| row.key.to_vec()).collect();
+        let mut next = page.next;
         for changes in [&*self.before, &self.changes] {
-            for (key, value) in changes.range(from.to_vec()..) {
-                if !key.starts_with(prefix) || page.next.as_ref().is_some_and(|next| key >= next) {
-                    break;
-                }
+            let mut own = changes.range(from.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+            for (key, value) in own.by_ref().take(limit) {
                 match value {
                     Some(_) => keys.insert(key.clone()),
                     None => keys.remove(key),
                 };
             }
+            // Nothing is said of what lies behind the end of any of the three.
+            let more = own.next().map(|(key, _)| key.clone());
+            next = match (next, more) {
+                (Some(next), Some(more)) => Some(next.min(more)),
+                (next, more) => next.or(more),
+            };
         }
-        Ok((keys, page.next))
+        if let Some(next) = &next {
+            drop(keys.split_off(next));
+        }
+        Ok((keys, next))
     }
 
     /// Rows with this prefix that are written: key and encoded row.
@@ -128,8 +136,13 @@ impl<'a> Txn<'a> {
         self.changes.is_empty()
     }
 
-    /// The batch to commit.
-    pub fn into_batch(self) -> Batch {
-        Batch { changes: Arc::new(self.changes), conditions: Vec::new() }
+    /// What is to be committed.
+    pub fn into_changes(self) -> Arc<Changes> {
+        Arc::new(self.changes)
+    }
+
+    /// Whether a row was written by the batch that is on its way to the store.
+    pub fn is_pending(&self, key: &[u8]) -> bool {
+        self.before.contains_key(key)
     }
 }

@@ -132,7 +132,7 @@ impl Catalog {
                 if row.dropped_until_ms.is_some() && row.kept <= self.unmatched_max / 2 {
                     row.dropped_until_ms = None;
                     txn.put(count_key, &row)?;
-                    self.record(&mut writer, txn, &[]).await?;
+                    self.record(&mut writer, txn, Vec::new()).await?;
                 }
                 return Ok(dropped);
             }
@@ -154,7 +154,7 @@ impl Catalog {
             row.kept = if gone == 0 { 0 } else { row.kept.saturating_sub(gone) };
             dropped = dropped.saturating_add(gone);
             txn.put(count_key.clone(), &row)?;
-            self.record(&mut writer, txn, &[]).await?;
+            self.record(&mut writer, txn, Vec::new()).await?;
         }
     }
 }

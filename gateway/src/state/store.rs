@@ -59,8 +59,10 @@ pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// Changes that apply whole or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// What is written. Shared, so that who has prepared a large batch can go on reading it.
-    pub changes: Arc<Changes>,
+    /// What is written first. Shared, so that who has prepared a large batch can go on reading it.
+    pub prepared: Arc<Changes>,
+    /// What is written over that.
+    pub changes: Changes,
     /// Checked against the state before the batch.
     pub conditions: Vec<(Vec<u8>, Condition)>,
 }
@@ -71,15 +73,25 @@ impl Batch {
         Self::default()
     }
 
+    /// A batch of what was prepared.
+    pub fn of(prepared: Arc<Changes>) -> Self {
+        Self { prepared, ..Self::default() }
+    }
+
+    /// Everything that is written, in the order in which it counts: of a key that comes twice the last.
+    pub fn writes(&self) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
+        self.prepared.iter().chain(&self.changes)
+    }
+
     /// Writes a value. What is said last of a key counts.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> &mut Self {
-        Arc::make_mut(&mut self.changes).insert(key.into(), Some(value.into()));
+        self.changes.insert(key.into(), Some(value.into()));
         self
     }
 
     /// Deletes a key; one that isn't there is no error.
     pub fn delete(&mut self, key: impl Into<Vec<u8>>) -> &mut Self {
-        Arc::make_mut(&mut self.changes).insert(key.into(), None);
+        self.changes.insert(key.into(), None);
         self
     }
 
@@ -91,7 +103,7 @@ impl Batch {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.conditions.is_empty()
+        self.prepared.is_empty() && self.changes.is_empty() && self.conditions.is_empty()
     }
 }
 
@@ -133,7 +145,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// The same error once more, for several who waited for one failed write.
-    pub fn again(&self) -> Self {
+    pub(super) fn again(&self) -> Self {
         match self {
             Self::Conflict { key } => Self::Conflict { key: key.clone() },
             Self::Corrupt { store, detail } => Self::Corrupt { store: store.clone(), detail: detail.clone() },

@@ -195,11 +195,13 @@ async fn a_medium_that_brings_its_name_is_no_orphan() {
     assert!(world.index(IndexPart::Root(june(6))).await.contains("Agent 1"));
 }
 
-/// What is asked for in a second, and whether all that was remembered is forgotten before.
-fn any_history() -> impl Strategy<Value = Vec<(Option<u32>, bool, bool)>> {
+/// In which of a few seconds what is asked for, whether all that was remembered is forgotten before, and whether what was
+/// given goes to the store then.
+fn any_history() -> impl Strategy<Value = Vec<(u8, Option<u32>, bool, bool)>> {
     let preferred =
         prop_oneof![Just(None), (0..12_u32).prop_map(Some), Just(Some(u32::MAX)), Just(Some(u32::MAX - 1)),];
-    proptest::collection::vec((preferred, prop::bool::weighted(0.2), prop::bool::weighted(0.2)), 0..40)
+    let step = (0..5_u8, preferred, prop::bool::weighted(0.1), prop::bool::weighted(0.2));
+    proptest::collection::vec(step, 0..80)
 }
 
 proptest! {
@@ -211,11 +213,14 @@ proptest! {
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let store = RedbStore::open(&dir.path().join("catalog.redb")).unwrap();
-            let second = UtcSecond::from_unix_ms(EVENING).unwrap();
             let mut sequences = Sequences::default();
             let mut txn = Txn::new(&store);
-            let mut taken = BTreeSet::new();
-            for (preferred, forget, commit) in history {
+            let mut of_seconds: [BTreeSet<u32>; 5] = std::array::from_fn(|_| BTreeSet::new());
+            for (second, preferred, forget, commit) in history {
+                let taken = &mut of_seconds[usize::from(second)];
+                // Neighbours, and one that is the last of its day.
+                let start = if second == 4 { EVENING.div_euclid(86_400_000) * 86_400_000 - 1 } else { EVENING };
+                let second = UtcSecond::from_unix_ms(start + i64::from(second % 4) * 2000).unwrap();
                 if forget {
                     sequences.clear();
                 }
@@ -228,7 +233,7 @@ proptest! {
                 txn.put(keys::recording(8, Place::new(second, given & 7)), &given).unwrap();
                 if commit {
                     let done = std::mem::replace(&mut txn, Txn::new(&store));
-                    store.commit(done.into_batch()).await.unwrap();
+                    store.commit(crate::state::Batch::of(done.into_changes())).await.unwrap();
                 }
             }
         });

@@ -85,15 +85,15 @@ async fn a_batch_sees_the_one_before_that_is_still_on_its_way() {
     let done = {
         let second = world.ingest_on(vec![Item::Media(medium(2)), Item::Media(medium(1))]);
         tokio::pin!(second);
-        // It has given the name while the one before waits, and then waits for that one.
-        let named = async {
-            while world.catalog.journal.head().sequence < 4 {
+        // The first is in the journal, and the second waits until it is in the store.
+        let journaled = async {
+            while world.catalog.journal.head().sequence < 2 {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), async {
             tokio::select! {
-                () = named => {}
+                () = journaled => {}
                 _ = &mut second => panic!("it didn't wait"),
             }
         })

@@ -323,7 +323,7 @@ fn write_groups(engine: &Engine, mut waiting: mpsc::Receiver<Waiting>) {
 }
 
 fn batch_bytes(batch: &Batch) -> usize {
-    batch.changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
+    batch.writes().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 
 /// One transaction, one fsync. The outer error is everybody's, the inner ones each batch's own.
@@ -351,7 +351,7 @@ fn apply_group(engine: &Engine, batches: &[Batch]) -> Result<Vec<Result<u64, Sto
                 version.checked_add(1).ok_or_else(|| engine.failed("the version counter is used up"))?;
             changed = true;
             let mut stored = Vec::new();
-            for (key, value) in &*batch.changes {
+            for (key, value) in batch.writes() {
                 match value {
                     Some(value) => {
                         stored.clear();

@@ -255,7 +255,7 @@ impl Inner {
         let next = version.checked_add(1).ok_or_else(|| self.failed("the version counter is used up"))?;
         let mut writes = ::sled::Batch::default();
         writes.insert(VERSION, &next.to_be_bytes());
-        for (key, value) in &*batch.changes {
+        for (key, value) in batch.writes() {
             match value {
                 Some(value) => writes.insert(row_key(key), [&next.to_be_bytes(), value.as_slice()].concat()),
                 None => writes.remove(row_key(key)),
