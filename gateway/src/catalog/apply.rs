@@ -17,11 +17,21 @@ use crate::layout::{LocalDay, UtcDay};
 /// Applies an entry that a store lacks. What isn't in the journal (facts, join keys) comes with the next scan.
 pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(), CatalogError> {
     match entry {
-        Entry::Learned(entry) => learned(txn, entry).await,
+        Entry::Learned(entry) => {
+            let row = MediaRow {
+                uid: *entry.uid.as_bytes(),
+                place: None,
+                due_ms: None,
+                orphan: false,
+                told: Told::default(),
+            };
+            learned(txn, entry, &row).await
+        }
         Entry::Published(entry) => {
             // Facts that the store has already count; those that it has lost come with the next scan.
             let key = keys::media(entry.tenant, entry.source, &entry.media);
-            let told = txn.get::<MediaRow>(&key).await?.map(|row| row.told).unwrap_or_default();
+            let before = txn.get::<MediaRow>(&key).await?;
+            let told = before.as_ref().map(|row| row.told.clone()).unwrap_or_default();
             let values = join::joined(txn, entry.tenant, entry.source, &told).await?;
             let details = Details {
                 start_ms: entry.start_ms,
@@ -30,7 +40,7 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
                 values: erase::without_erased(txn, entry.tenant, entry.source, &entry.media, &told, values)
                     .await?,
             };
-            published(txn, entry, details, now_ms).await?;
+            published(txn, entry, before, details, now_ms).await?;
             // The rows that the index files hold are not known to be there.
             let place = Place { day: entry.day, second: entry.second, sequence: entry.sequence };
             folder_changed(txn, entry.tenant, place, AT_ONCE).await
@@ -68,16 +78,8 @@ pub async fn adopted(txn: &mut Txn<'_>, entry: &Adopted, now_ms: i64) -> Result<
 }
 
 /// A uid is given.
-pub async fn learned(txn: &mut Txn<'_>, entry: &Learned) -> Result<(), CatalogError> {
-    let key = keys::media(entry.tenant, entry.source, &entry.media);
-    let row = MediaRow {
-        uid: *entry.uid.as_bytes(),
-        place: None,
-        due_ms: None,
-        orphan: false,
-        told: Told::default(),
-    };
-    txn.put(key, &row)?;
+pub async fn learned(txn: &mut Txn<'_>, entry: &Learned, row: &MediaRow) -> Result<(), CatalogError> {
+    txn.put(keys::media(entry.tenant, entry.source, &entry.media), row)?;
     txn.put(keys::uid(entry.tenant, entry.uid.as_bytes()), &(entry.source, &entry.media))?;
     txn.delete(keys::vanished(entry.tenant, entry.source, &entry.media));
     count(txn, entry.tenant, |counts| counts.learned += 1).await
@@ -116,10 +118,11 @@ async fn count(txn: &mut Txn<'_>, tenant: u32, change: impl FnOnce(&mut Counts))
     txn.put(key, &row)
 }
 
-/// A name is given. Returns the recording that has it.
+/// A name is given to a medium that was known as `before`. Returns the recording that has it.
 pub async fn published(
     txn: &mut Txn<'_>,
     entry: &Published,
+    before: Option<MediaRow>,
     details: Details,
     now_ms: i64,
 ) -> Result<Recording, CatalogError> {
@@ -151,15 +154,13 @@ pub async fn published(
     txn.put(keys::local_order(entry.tenant, local_day, entry.publication), &place)?;
     txn.put(keys::folder_order(entry.tenant, day, entry.publication), &place)?;
 
-    let key = keys::media(entry.tenant, entry.source, &entry.media);
-    let before = txn.get::<MediaRow>(&key).await?;
     let was_orphan = before.as_ref().is_some_and(|row| row.orphan);
     if let Some(at) = before.as_ref().and_then(|row| row.due_ms) {
         txn.delete(keys::due(entry.tenant, at, entry.uid.as_bytes()));
     }
     let told = before.map(|row| row.told).unwrap_or_default();
     let row = MediaRow { uid: *entry.uid.as_bytes(), place: Some(place), due_ms: None, orphan: false, told };
-    txn.put(key, &row)?;
+    txn.put(keys::media(entry.tenant, entry.source, &entry.media), &row)?;
 
     let key = keys::folder(entry.tenant, day);
     let mut folder: FolderRow = txn.get(&key).await?.unwrap_or_default();

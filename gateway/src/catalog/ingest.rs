@@ -280,7 +280,7 @@ impl<'a> Work<'a> {
                 self.outcome.respelled.push((media.id, known));
                 return Ok(());
             }
-            return self.learn(key, &media, told).await;
+            return self.learn(&media, told).await;
         };
         if row.told == told {
             return Ok(());
@@ -322,8 +322,8 @@ impl<'a> Work<'a> {
         Ok(None)
     }
 
-    async fn learn(&mut self, key: Vec<u8>, media: &Media, told: Told) -> Result<(), CatalogError> {
-        let uid = self.uid_for(media).await?;
+    async fn learn(&mut self, media: &Media, told: Told) -> Result<(), CatalogError> {
+        let (uid, is_new) = self.uid_for(media).await?;
         let learned = Learned {
             tenant: self.tenant.id,
             uid,
@@ -331,8 +331,6 @@ impl<'a> Work<'a> {
             media: media.id.clone(),
             version: media.version.clone(),
         };
-        apply::learned(&mut self.txn, &learned).await?;
-        self.entries.push(Entry::Learned(learned.clone()));
         self.rejoin(&media.id, &[], &told.keys).await?;
         let row = MediaRow {
             uid: *learned.uid.as_bytes(),
@@ -341,26 +339,35 @@ impl<'a> Work<'a> {
             orphan: false,
             told,
         };
+        // Most media have their facts at once: then what stands under a new uid never comes to the store.
+        if is_new {
+            self.txn.is_new(keys::uid(self.tenant.id, &row.uid));
+            if let Some(at) = row.due_ms {
+                self.txn.is_new(keys::due(self.tenant.id, at, &row.uid));
+            }
+        }
+        apply::learned(&mut self.txn, &learned, &row).await?;
+        self.entries.push(Entry::Learned(learned));
         self.remember_due(&row, &media.id)?;
-        self.txn.put(key, &row)?;
         self.touched.insert(media.id.clone());
         self.outcome.learned += 1;
         Ok(())
     }
 
-    /// The uid of a medium that isn't known: its own if it had vanished, else the one that it brings, else a new one.
-    async fn uid_for(&mut self, media: &Media) -> Result<Uuid, CatalogError> {
+    /// The uid of a medium that isn't known: its own if it had vanished, else the one that it brings, else a new one; and
+    /// whether nobody has seen it before.
+    async fn uid_for(&mut self, media: &Media) -> Result<(Uuid, bool), CatalogError> {
         let own = keys::vanished(self.tenant.id, self.source.id, &media.id);
         if let Some(own) = self.txn.get::<[u8; 16]>(&own).await? {
-            return Ok(Uuid::from_bytes(own));
+            return Ok((Uuid::from_bytes(own), false));
         }
-        let Some(told) = media.uid else { return Ok(Uuid::now_v7()) };
+        let Some(told) = media.uid else { return Ok((Uuid::now_v7(), true)) };
         if self.txn.get::<(u32, String)>(&keys::uid(self.tenant.id, &told)).await?.is_some() {
             // Two media of one uid would share names, locks and audit.
             self.complain(format!("media {:?}: its uid is another recording's", media.id));
-            return Ok(Uuid::now_v7());
+            return Ok((Uuid::now_v7(), true));
         }
-        Ok(Uuid::from_bytes(told))
+        Ok((Uuid::from_bytes(told), false))
     }
 
     /// A published medium was told otherwise than before.
@@ -590,9 +597,15 @@ impl<'a> Work<'a> {
             modified: details.stop_ms.div_euclid(1000),
             header_patch: row.told.header_patch.clone(),
         };
-        self.txn.put(keys::media(self.tenant.id, self.source.id, id), &MediaRow { due_ms: None, ..row })?;
         let shown = self.running_index(local_day).await?;
-        let recording = apply::published(&mut self.txn, &published, details, self.now_ms).await?;
+        let recording = apply::published(
+            &mut self.txn,
+            &published,
+            Some(MediaRow { due_ms: None, ..row }),
+            details,
+            self.now_ms,
+        )
+        .await?;
         let mut running = None;
         if let Some(before) = shown {
             // It is appended to, which leaves it no further behind than it was.

@@ -101,6 +101,11 @@ pub fn recording(tenant: u32, place: Place) -> Vec<u8> {
     key
 }
 
+/// Whether a key is that of a published recording.
+pub fn is_recording(key: &[u8]) -> bool {
+    key.get(4) == Some(&(Kind::Recording as u8))
+}
+
 /// Prefix of a tenant's published recordings, in the order of their names.
 pub fn recordings(tenant: u32) -> Vec<u8> {
     start(tenant, Kind::Recording)

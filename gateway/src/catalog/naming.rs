@@ -145,7 +145,7 @@ impl Sequences {
         // Few seconds have more than a few recordings, and a few rows are read at once.
         let mut limit = 4;
         let next_second = loop {
-            let (taken, next) = txn.keys(&prefix, &from, limit).await?;
+            let (taken, next) = txn.names(&prefix, &from, limit).await?;
             limit = 4096;
             let mut behind = None;
             for place in taken.iter().filter_map(|key| keys::place_of_recording(key)) {

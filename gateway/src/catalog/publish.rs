@@ -9,13 +9,13 @@ use super::{
     entries::Entry,
     index::{Append, append_all},
     keys, rows,
-    txn::Txn,
+    txn::{Prepared, Txn},
 };
 use crate::state::{Batch, Changes, Journal, NewEntry, Store};
 
 /// A batch on its way to the store.
 pub(super) struct Pending {
-    changes: Arc<Changes>,
+    prepared: Prepared,
     done: JoinHandle<Result<(), CatalogError>>,
 }
 
@@ -70,14 +70,12 @@ impl Catalog {
     }
 
     /// What is on its way to the store: who doesn't wait for it has to look there first.
-    pub(super) async fn pending(&self, writer: &mut Writer) -> Result<Arc<Changes>, CatalogError> {
+    pub(super) async fn pending(&self, writer: &mut Writer) -> Result<Prepared, CatalogError> {
         match &writer.pending {
-            Some(pending) if writer.caught_up && !pending.done.is_finished() => {
-                Ok(Arc::clone(&pending.changes))
-            }
+            Some(pending) if writer.caught_up && !pending.done.is_finished() => Ok(pending.prepared.clone()),
             _ => {
                 self.ensure_caught_up(writer).await?;
-                Ok(Arc::default())
+                Ok(Prepared::default())
             }
         }
     }
@@ -119,7 +117,7 @@ impl Catalog {
                 }
                 if !page.is_empty() {
                     txn.put(keys::APPLIED.to_vec(), &applied)?;
-                    self.store.commit(Batch::of(txn.into_changes())).await?;
+                    self.store.commit(Batch::of(txn.into_prepared().rows)).await?;
                     reader = Some(rest);
                 }
             }
@@ -150,7 +148,7 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         self.settle_pending(writer).await?;
         self.builds.note(&*self.store, &txn).await?;
-        let changes = txn.into_changes();
+        let prepared = txn.into_prepared();
         let parcel = Parcel {
             store: Arc::clone(&self.store),
             journal: Arc::clone(&self.journal),
@@ -158,9 +156,9 @@ impl Catalog {
             index_dir: self.index_dir.clone(),
             appends,
             entries,
-            changes: Arc::clone(&changes),
+            changes: Arc::clone(&prepared.rows),
         };
-        writer.pending = Some(Pending { changes, done: tokio::spawn(parcel.deliver()) });
+        writer.pending = Some(Pending { prepared, done: tokio::spawn(parcel.deliver()) });
         Ok(())
     }
 }

@@ -17,12 +17,16 @@ const SECOND: u8 = 2;
 
 /// Encodes a row.
 pub fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, CatalogError> {
-    // Most rows are shorter; growing one costs more than the rest.
-    let mut bytes = Vec::with_capacity(512);
-    bytes.push(FORMAT);
-    let mut bytes = postcard::to_extend(row, bytes).map_err(|error| CatalogError::Row(error.to_string()))?;
-    bytes.shrink_to_fit();
-    Ok(bytes)
+    // Most rows are short. Growing and shrinking a heap block for each costs more than the rest.
+    let mut short = [FORMAT; 1024];
+    let tail = short.get_mut(1..).unwrap_or_default();
+    match postcard::to_slice(row, tail).map(|body| body.len()) {
+        Ok(length) => Ok(short.get(..=length).unwrap_or_default().to_vec()),
+        Err(postcard::Error::SerializeBufferFull) => {
+            postcard::to_extend(row, vec![FORMAT]).map_err(|error| CatalogError::Row(error.to_string()))
+        }
+        Err(error) => Err(CatalogError::Row(error.to_string())),
+    }
 }
 
 /// Decodes a row.

@@ -6,34 +6,46 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{CatalogError, rows};
+use super::{CatalogError, keys, rows};
 use crate::state::{Changes, Store};
+
+/// What a batch changes. Shared between who writes it to the store and who prepares the next one meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct Prepared {
+    /// The rows.
+    pub rows: Arc<Changes>,
+    /// The keys of published recordings among them, in order.
+    names: Arc<BTreeSet<Vec<u8>>>,
+}
 
 /// A prepared batch with its view of the store.
 pub struct Txn<'a> {
     store: &'a dyn Store,
     /// A batch that is on its way to the store.
-    before: Arc<Changes>,
-    read: HashMap<Vec<u8>, Option<Bytes>>,
+    before: Prepared,
+    read: HashMap<Vec<u8>, Option<Bytes>, RandomState>,
     changes: Changes,
+    names: BTreeSet<Vec<u8>>,
 }
 
 impl<'a> Txn<'a> {
     /// Nothing changed yet.
     pub fn new(store: &'a dyn Store) -> Self {
-        Self::after(Arc::default(), store)
+        Self::after(Prepared::default(), store)
     }
 
     /// Nothing changed yet, on a store that will have these changes before the ones that are prepared.
-    pub fn after(before: Arc<Changes>, store: &'a dyn Store) -> Self {
-        Self { store, before, read: HashMap::new(), changes: Changes::new() }
+    pub fn after(before: Prepared, store: &'a dyn Store) -> Self {
+        let (read, changes) = (HashMap::default(), Changes::default());
+        Self { store, before, read, changes, names: BTreeSet::new() }
     }
 
     /// A row that doesn't come from the store.
     fn changed(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.changes.get(key).or_else(|| self.before.get(key)).map(Option::as_deref)
+        self.changes.get(key).or_else(|| self.before.rows.get(key)).map(Option::as_deref)
     }
 
     /// Reads many keys at once, for later gets.
@@ -70,13 +82,27 @@ impl<'a> Txn<'a> {
 
     /// Writes a row.
     pub fn put<T: Serialize>(&mut self, key: Vec<u8>, row: &T) -> Result<(), CatalogError> {
-        self.changes.insert(key, Some(rows::encode(row)?));
+        let value = Bytes::from(rows::encode(row)?);
+        if keys::is_recording(&key) && !self.names.contains(&key) {
+            self.names.insert(key.clone());
+        }
+        self.changes.insert(key, Some(value));
         Ok(())
     }
 
     /// Deletes a row.
     pub fn delete(&mut self, key: Vec<u8>) {
-        self.changes.insert(key, None);
+        if matches!(self.read.get(&key), Some(None)) && !self.before.rows.contains_key(&key) {
+            // The store has nothing to delete.
+            self.changes.remove(&key);
+        } else {
+            self.changes.insert(key, None);
+        }
+    }
+
+    /// Says that a row can't be there yet, because something new is part of its key.
+    pub fn is_new(&mut self, key: Vec<u8>) {
+        self.read.insert(key, None);
     }
 
     /// Whether there will be a row after this batch.
@@ -90,9 +116,9 @@ impl<'a> Txn<'a> {
         Ok(matches!(self.read.get(key), Some(Some(_))))
     }
 
-    /// Keys with this prefix from `from` on, as they will be after this batch, and where the next page begins. The store,
-    /// the batch on its way to it and this one add at most `limit` each.
-    pub async fn keys(
+    /// Keys of published recordings with this prefix from `from` on, as they will be after this batch, and where the next
+    /// page begins. The store, the batch on its way to it and this one add at most `limit` each.
+    pub async fn names(
         &self,
         prefix: &[u8],
         from: &[u8],
@@ -101,16 +127,11 @@ impl<'a> Txn<'a> {
         let page = self.store.scan(prefix, from, limit).await?;
         let mut keys: BTreeSet<Vec<u8>> = page.rows.iter().map(|row| row.key.to_vec()).collect();
         let mut next = page.next;
-        for changes in [&*self.before, &self.changes] {
-            let mut own = changes.range(from.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
-            for (key, value) in own.by_ref().take(limit) {
-                match value {
-                    Some(_) => keys.insert(key.clone()),
-                    None => keys.remove(key),
-                };
-            }
+        for names in [&*self.before.names, &self.names] {
+            let mut own = names.range(from.to_vec()..).take_while(|key| key.starts_with(prefix));
+            keys.extend(own.by_ref().take(limit).cloned());
             // Nothing is said of what lies behind the end of any of the three.
-            let more = own.next().map(|(key, _)| key.clone());
+            let more = own.next().cloned();
             next = match (next, more) {
                 (Some(next), Some(more)) => Some(next.min(more)),
                 (next, more) => next.or(more),
@@ -122,13 +143,10 @@ impl<'a> Txn<'a> {
         Ok((keys, next))
     }
 
-    /// Rows with this prefix that are written: key and encoded row.
-    pub fn puts<'b>(&'b self, prefix: &[u8]) -> Vec<(&'b [u8], &'b [u8])> {
-        let changes = self.changes.range(prefix.to_vec()..);
-        changes
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .filter_map(|(key, row)| Some((key.as_slice(), row.as_deref()?)))
-            .collect()
+    /// Published recordings with this prefix that are written: key and encoded row.
+    pub fn recordings<'b>(&'b self, prefix: &[u8]) -> Vec<(&'b [u8], &'b [u8])> {
+        let names = self.names.range(prefix.to_vec()..).take_while(|key| key.starts_with(prefix));
+        names.filter_map(|key| Some((key.as_slice(), self.changes.get(key)?.as_deref()?))).collect()
     }
 
     /// Whether nothing would change.
@@ -137,12 +155,12 @@ impl<'a> Txn<'a> {
     }
 
     /// What is to be committed.
-    pub fn into_changes(self) -> Arc<Changes> {
-        Arc::new(self.changes)
+    pub fn into_prepared(self) -> Prepared {
+        Prepared { rows: Arc::new(self.changes), names: Arc::new(self.names) }
     }
 
     /// Whether a row was written by the batch that is on its way to the store.
     pub fn is_pending(&self, key: &[u8]) -> bool {
-        self.before.contains_key(key)
+        self.before.rows.contains_key(key)
     }
 }

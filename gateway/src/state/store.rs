@@ -1,6 +1,6 @@
 //! The store trait and what goes in and out of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,15 +54,15 @@ impl Condition {
 }
 
 /// Rows by their keys as they will be; `None` deletes.
-pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+pub type Changes = HashMap<Vec<u8>, Option<Bytes>, foldhash::fast::RandomState>;
 
 /// Changes that apply whole or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// What is written first. Shared, so that who has prepared a large batch can go on reading it.
     pub prepared: Arc<Changes>,
-    /// What is written over that.
-    pub changes: Changes,
+    /// What is written over that: key and new value; `None` deletes. A key that appears twice takes the last one.
+    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// Checked against the state before the batch.
     pub conditions: Vec<(Vec<u8>, Condition)>,
 }
@@ -78,20 +78,33 @@ impl Batch {
         Self { prepared, ..Self::default() }
     }
 
-    /// Everything that is written, in the order in which it counts: of a key that comes twice the last.
-    pub fn writes(&self) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
-        self.prepared.iter().chain(&self.changes)
+    /// Everything that is written, in the order in which it counts: of a key that comes twice the last. What was prepared
+    /// is sorted, as stores like it.
+    pub fn writes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let mut prepared: Vec<_> =
+            self.prepared.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
+        prepared.sort_unstable_by_key(|(key, _)| *key);
+        prepared.into_iter().chain(self.changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())))
+    }
+
+    /// Bytes of all keys and values that are written.
+    pub fn bytes(&self) -> usize {
+        let length = |key: usize, value: Option<usize>| key.saturating_add(value.unwrap_or(0));
+        let prepared =
+            self.prepared.iter().map(|(key, value)| length(key.len(), value.as_ref().map(Bytes::len)));
+        let others = self.changes.iter().map(|(key, value)| length(key.len(), value.as_ref().map(Vec::len)));
+        prepared.chain(others).fold(0, usize::saturating_add)
     }
 
     /// Writes a value. What is said last of a key counts.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.insert(key.into(), Some(value.into()));
+        self.changes.push((key.into(), Some(value.into())));
         self
     }
 
     /// Deletes a key; one that isn't there is no error.
     pub fn delete(&mut self, key: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.insert(key.into(), None);
+        self.changes.push((key.into(), None));
         self
     }
 

@@ -135,7 +135,7 @@ impl Builds {
         let Some(Watched { tenant, subject, .. }) = watched else { return Ok(()) };
         let mut changed = Vec::new();
         for day in subject.folders() {
-            changed.extend(txn.puts(&keys::recordings_of(tenant, day)));
+            changed.extend(txn.recordings(&keys::recordings_of(tenant, day)));
         }
         if changed.is_empty() {
             return Ok(());

@@ -233,7 +233,7 @@ proptest! {
                 txn.put(keys::recording(8, Place::new(second, given & 7)), &given).unwrap();
                 if commit {
                     let done = std::mem::replace(&mut txn, Txn::new(&store));
-                    store.commit(crate::state::Batch::of(done.into_changes())).await.unwrap();
+                    store.commit(crate::state::Batch::of(done.into_prepared().rows)).await.unwrap();
                 }
             }
         });

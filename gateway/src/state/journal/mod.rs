@@ -295,8 +295,9 @@ impl Journal {
     pub async fn write_checkpoint(&self, sequence: u64) -> Result<Head, JournalError> {
         self.sync().await?;
         let published = self.writer.published();
+        let recent = self.writer.recent(sequence);
         let storage = Arc::clone(&self.storage);
-        blocking(move || recovery::write_checkpoint(&storage, published, sequence)).await
+        blocking(move || recovery::write_checkpoint(&storage, published, recent, sequence)).await
     }
 
     /// The segments with the bytes that hold acknowledged entries: a consistent prefix of the chain to copy.

@@ -126,10 +126,13 @@ struct CheckpointFile {
 pub(super) fn write_checkpoint(
     storage: &Arc<dyn Storage>,
     published: Published,
+    known: Option<Head>,
     sequence: u64,
 ) -> Result<Head, JournalError> {
     let head = if sequence == published.head.sequence && sequence > 0 {
         published.head
+    } else if let Some(known) = known {
+        known
     } else {
         let mut reader = JournalReader::new(Arc::clone(storage), published, sequence)?;
         let found = reader.advance()?;

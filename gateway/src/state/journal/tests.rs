@@ -519,6 +519,31 @@ async fn a_start_verifies_from_the_checkpoint() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_is_the_same_whether_its_entry_is_remembered_or_looked_for() {
+    let disk = Disk::new(10);
+    let (journal, _) = open(&disk, 0).unwrap();
+    let mut ends = Vec::new();
+    for number in 1..=20_u64 {
+        let entries = (0..number % 4).map(|n| entry(number * 10 + n)).collect::<Vec<_>>();
+        if !entries.is_empty() {
+            ends.push(journal.append(entries).await.unwrap().last);
+        }
+    }
+    // In the middle of appends it always has to look.
+    let all = 1..=journal.head().sequence;
+    let mut remembered = Vec::new();
+    for sequence in all.clone() {
+        remembered.push(journal.write_checkpoint(sequence).await.unwrap());
+    }
+    assert!(ends.iter().all(|end| journal.writer.recent(*end).is_some()), "{ends:?}");
+    drop(journal);
+    let (journal, _) = open(&disk, 0).unwrap();
+    for (sequence, remembered) in all.zip(remembered) {
+        assert_eq!(journal.write_checkpoint(sequence).await.unwrap(), remembered);
+    }
+}
+
+#[tokio::test]
 async fn a_torn_mark_is_no_mark() {
     let disk = Disk::new(11);
     journal_of(&disk, 3).await;

@@ -30,6 +30,9 @@ const QUEUE_KIB: usize = 4096;
 /// The file of the [`Mark`].
 pub(super) const MARK: &str = "synced";
 
+/// How many ends of appends are remembered, the newest: a checkpoint is at one of them, and needn't be looked for then.
+const RECENT: usize = 4096;
+
 /// How far a chain is settled: acknowledged, and readable.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Published {
@@ -90,6 +93,8 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     published: Mutex<Published>,
+    /// Where the last appends ended.
+    recent: Mutex<VecDeque<Head>>,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +136,7 @@ impl Writer {
             queue: Mutex::default(),
             wake: Condvar::new(),
             published: Mutex::new(Published { head: position.head, segment_first, segment_bytes }),
+            recent: Mutex::default(),
         });
         let worker = Worker {
             storage: Arc::clone(&storage),
@@ -159,6 +165,13 @@ impl Writer {
 
     pub(super) fn published(&self) -> Published {
         *lock(&self.shared.published)
+    }
+
+    /// The hash of an acknowledged entry, if an append ended with it lately.
+    pub(super) fn recent(&self, sequence: u64) -> Option<Head> {
+        let recent = lock(&self.shared.recent);
+        let at = recent.binary_search_by_key(&sequence, |head| head.sequence).ok()?;
+        recent.get(at).copied().filter(|head| head.sequence <= self.published().head.sequence)
     }
 
     pub(super) async fn append(&self, entries: Vec<NewEntry>) -> Result<Appended, JournalError> {
@@ -328,13 +341,13 @@ impl Worker {
         if self.poisoned.is_some() {
             return Err(());
         }
-        let bodies = || {
-            jobs.iter().flat_map(|job| match job {
-                Job::Append { bodies, .. } => bodies.as_slice(),
-                Job::Sync { .. } => &[],
+        let appends = || {
+            jobs.iter().filter_map(|job| match job {
+                Job::Append { bodies, .. } => Some(bodies.as_slice()),
+                Job::Sync { .. } => None,
             })
         };
-        let room = bodies().map(Body::line_bytes).sum::<usize>();
+        let room = appends().flatten().map(Body::line_bytes).sum::<usize>();
         if room == 0 {
             return Ok(());
         }
@@ -348,8 +361,12 @@ impl Worker {
         let batch = self.unsynced.map_or(self.head.sequence.saturating_add(1), |unsynced| unsynced.first);
         let mut bytes = Vec::with_capacity(room);
         let mut head = self.head;
-        for body in bodies() {
-            head = body.write(&mut bytes, head, self.gateway, at_ms, batch);
+        let mut ends = Vec::new();
+        for bodies in appends() {
+            for body in bodies {
+                head = body.write(&mut bytes, head, self.gateway, at_ms, batch);
+            }
+            ends.push(head);
         }
         let Some(segment) = self.segment.as_mut() else { return Err(()) };
         let length = bytes.len() as u64;
@@ -363,6 +380,10 @@ impl Worker {
         }
         segment.bytes = segment.bytes.saturating_add(length);
         self.head = head;
+        let mut recent = lock(&self.shared.recent);
+        recent.extend(ends);
+        let excess = recent.len().saturating_sub(RECENT);
+        recent.drain(..excess);
         Ok(())
     }
 

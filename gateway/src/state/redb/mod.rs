@@ -287,11 +287,11 @@ fn scan_rows(engine: &Engine, prefix: &[u8], from: &[u8], limit: usize) -> Resul
 /// The writer thread: until the store is dropped, or a panic leaves redb in an unknown state.
 fn write_groups(engine: &Engine, mut waiting: mpsc::Receiver<Waiting>) {
     while let Some(first) = waiting.blocking_recv() {
-        let mut bytes = batch_bytes(&first.batch);
+        let mut bytes = first.batch.bytes();
         let mut group = vec![first];
         while group.len() < GROUP_BATCHES && bytes < GROUP_BYTES {
             let Ok(next) = waiting.try_recv() else { break };
-            bytes = bytes.saturating_add(batch_bytes(&next.batch));
+            bytes = bytes.saturating_add(next.batch.bytes());
             group.push(next);
         }
         let (batches, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.batch, w.answer)).unzip();
@@ -320,10 +320,6 @@ fn write_groups(engine: &Engine, mut waiting: mpsc::Receiver<Waiting>) {
             }
         }
     }
-}
-
-fn batch_bytes(batch: &Batch) -> usize {
-    batch.writes().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 
 /// One transaction, one fsync. The outer error is everybody's, the inner ones each batch's own.
@@ -357,10 +353,10 @@ fn apply_group(engine: &Engine, batches: &[Batch]) -> Result<Vec<Result<u64, Sto
                         stored.clear();
                         stored.extend_from_slice(&version.to_be_bytes());
                         stored.extend_from_slice(value);
-                        rows.insert(key.as_slice(), stored.as_slice()).map_err(|e| engine.storage(e))?;
+                        rows.insert(key, stored.as_slice()).map_err(|e| engine.storage(e))?;
                     }
                     None => {
-                        rows.remove(key.as_slice()).map_err(|e| engine.storage(e))?;
+                        rows.remove(key).map_err(|e| engine.storage(e))?;
                     }
                 }
             }

@@ -46,7 +46,7 @@ fn random_batch(random: &mut Random, prefix: u8) -> Batch {
 fn apply(rows: &mut Rows, batch: &Batch, version: u64) {
     for (key, value) in batch.writes() {
         match value {
-            Some(value) => rows.insert(key.clone(), (value.clone(), version)),
+            Some(value) => rows.insert(key.to_vec(), (value.to_vec(), version)),
             None => rows.remove(key),
         };
     }

@@ -257,7 +257,7 @@ impl Inner {
         writes.insert(VERSION, &next.to_be_bytes());
         for (key, value) in batch.writes() {
             match value {
-                Some(value) => writes.insert(row_key(key), [&next.to_be_bytes(), value.as_slice()].concat()),
+                Some(value) => writes.insert(row_key(key), [&next.to_be_bytes(), value].concat()),
                 None => writes.remove(row_key(key)),
             }
         }
