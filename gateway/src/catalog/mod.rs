@@ -1,7 +1,7 @@
 //! Recordings, their facts and names, and the indexes about them.
 //!
 //! One writer changes the catalog, so that names are given in one order; readers never wait for it.
-//! A change goes to the index files, then to the journal (fsynced), then to the store, which remembers the
+//! A change goes to the index files and to the journal (both fsynced), then to the store, which remembers the
 //! number of the last entry that it has applied. What a crash leaves between two of these steps is finished
 //! at the next start: bytes beyond an index's committed length don't count, and entries that the store
 //! lacks are applied again. Where the store itself is lost, the journal gives names back, and the published

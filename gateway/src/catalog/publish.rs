@@ -1,4 +1,4 @@
-//! Recording changes: journal first, store second, other views third; and catching up after a crash.
+//! Recording changes: index files and journal first, then the store and other views; and catching up after a crash.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -175,28 +175,37 @@ struct Parcel {
 }
 
 impl Parcel {
-    /// Index files, journal, store, in this order. If one fails, or the gateway ends in between, what the journal has is
-    /// applied by whoever comes next.
+    /// Index files and journal, then the store. If one fails, or the gateway ends in between, what the journal has is
+    /// applied by whoever comes next; then it isn't known whether the index files have it, and they are written anew.
     async fn deliver(self) -> Result<(), CatalogError> {
-        append_all(self.index_dir, self.appends).await?;
-        let mut batch = Batch::of(self.changes);
-        if !self.entries.is_empty() {
-            let lines = self.entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;
-            // All wait in the journal's queue at once, so that few writes to the disk are enough.
-            let appends = portions(lines).into_iter().map(|lines| self.journal.append(lines));
-            let mut last = 0;
-            for appended in futures_util::future::join_all(appends).await {
-                last = last.max(appended?.last);
-            }
-            batch.put(keys::APPLIED, rows::encode(&last)?);
-            // What the journal has counts, whether the store will have it or not.
-            if let Some(view) = &self.view {
-                view.apply(&self.entries, last).await;
-            }
+        let Self { store, journal, view, index_dir, appends, entries, changes } = self;
+        // Each waits for the disk, and neither for the other.
+        let (appended, last) = tokio::join!(append_all(index_dir, appends), write_ahead(&journal, &entries));
+        let last = last?;
+        // What the journal has counts, whatever becomes of the rest.
+        if let (Some(view), Some(last)) = (&view, last) {
+            view.apply(&entries, last).await;
         }
-        self.store.commit(batch).await?;
+        appended?;
+        let mut batch = Batch::of(changes);
+        if let Some(last) = last {
+            batch.put(keys::APPLIED, rows::encode(&last)?);
+        }
+        store.commit(batch).await?;
         Ok(())
     }
+}
+
+/// Writes entries to the journal. Returns the number of the last one.
+async fn write_ahead(journal: &Journal, entries: &[Entry]) -> Result<Option<u64>, CatalogError> {
+    let lines = entries.iter().map(Entry::to_journal).collect::<Result<Vec<_>, _>>()?;
+    // All wait in the journal's queue at once, so that few writes to the disk are enough.
+    let appends = portions(lines).into_iter().map(|lines| journal.append(lines));
+    let mut last = None;
+    for appended in futures_util::future::join_all(appends).await {
+        last = last.max(Some(appended?.last));
+    }
+    Ok(last)
 }
 
 /// Entries in portions that the journal takes at once (512 KiB). Each entry is a change of its own.

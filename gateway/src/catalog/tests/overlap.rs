@@ -163,3 +163,21 @@ async fn a_scan_whose_facts_could_not_be_kept_does_not_count_and_the_next_one_te
     }
     assert!(failed >= 3, "only {failed} commits failed");
 }
+
+#[tokio::test]
+async fn names_whose_index_rows_could_not_be_written_are_kept_and_their_rows_come_later() {
+    let world = World::new().await;
+    world.bent.change(|storage| (0..3).for_each(|n| add(storage, n, EVENING)));
+    std::fs::create_dir_all(world.dir.path().join("index")).unwrap();
+    let in_the_way = world.dir.path().join("index/t7");
+    std::fs::write(&in_the_way, "no folder").unwrap();
+    assert!(world.scan().await.error.is_some_and(|told| told.contains("index/t7")));
+    let source = world.catalog.source(7, 3).await.unwrap();
+    assert_eq!(source.watermark_ms, SourceRow::default().watermark_ms);
+    std::fs::remove_file(&in_the_way).unwrap();
+    assert_eq!(world.scan().await.error, None);
+    world.catalog.rewrite_folders(&world.tenant, now() + 3_600_000).await.unwrap();
+    assert_eq!(world.names().await, names_of(3));
+    let rows = world.index(IndexPart::Full(utc_june(7))).await;
+    assert_eq!((rows.lines().count(), rows.matches("Agent ").count()), (4, 3), "{rows}");
+}
