@@ -2,6 +2,10 @@
 //!
 //! A [`Fixture`] is a folder of its own with a gateway on a free port; dropping it ends the gateway. When a test
 //! fails, the gateway's log is printed.
+//!
+//! The tests are few programs, because each takes seconds to link and tests of two never run side by side: `together`
+//! has those that mostly wait, `load` those that load the machine or measure and take turns therefore, `crowd` those
+//! that change what their process may open.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +27,7 @@ mod indexes;
 mod openmetrics;
 mod raw;
 mod served;
+mod turn;
 mod wazo;
 
 pub use archive::{Archive, Archived, FIELD_HEADER};
@@ -38,4 +43,5 @@ pub use served::{
     NO_DELETING, NO_FOLDERS, NO_WRITING, Original, Originals, Served, assert_mirrors, assert_same_times,
     untouched,
 };
+pub use turn::{Turn, turn};
 pub use wazo::{Call, WAZO_TENANT, WazoTree, sounds, utc};

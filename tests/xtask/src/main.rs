@@ -9,9 +9,11 @@ mod python;
 use std::{
     env,
     ffi::OsString,
+    num::NonZero,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    thread,
 };
 
 const HELP: &str = "\
@@ -33,7 +35,8 @@ and bench also make a Python environment in target/python, whose packages come f
 Environment:
   RECGATE_BIN           Drive this executable in tests and benchmarks; its folder holds its plugins. It isn't built then
   RECGATE_TEST_PLUGINS  The folder of the plugins that misbehave in tests. They aren't built then
-  RECGATE_PYTHON        The Python environment with what tests/e2e/python/requirements.txt lists. It isn't made then";
+  RECGATE_PYTHON        The Python environment with what tests/e2e/python/requirements.txt lists. It isn't made then
+  RUST_TEST_THREADS     Run so many tests side by side, instead of three for each processor";
 
 /// What the tests run besides Rust: an executable or a file, and the Debian package that has it.
 const TEST_NEEDS: &[machine::Need] = &[
@@ -60,6 +63,9 @@ const TEST_NEEDS: &[machine::Need] = &[
     machine::Need::folder("/usr/share/asterisk/sounds/en_US_f_Allison", "asterisk-core-sounds-en-wav"),
     machine::Need::folder("/usr/share/asterisk/moh", "asterisk-moh-opsound-wav"),
 ];
+
+/// How many tests run side by side, for each processor.
+const TESTS_PER_PROCESSOR: usize = 3;
 
 /// Compiles libFuzzer.
 const FUZZ_NEED: machine::Need = machine::Need::program("c++", "g++");
@@ -120,6 +126,11 @@ fn test(args: &[OsString]) -> Result<ExitCode, String> {
     let mut test = cargo();
     test.args(["test", "--workspace"]).args(args);
     test.env("RECGATE_BIN", recgate).env("RECGATE_TEST_PLUGINS", plugins).env("RECGATE_PYTHON", python);
+    // Most tests wait for others' programs: a thread for each processor would leave the machine idle.
+    if env::var_os("RUST_TEST_THREADS").is_none() {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        test.env("RUST_TEST_THREADS", processors.saturating_mul(TESTS_PER_PROCESSOR).to_string());
+    }
     run(&mut test)?;
     if args.is_empty() {
         fuzz::run(cargo(), root(), &target_folder(), None, &fuzz::Length::Smoke)?;

@@ -83,11 +83,14 @@ impl Login {
         let existing = existing as u32;
         let log = log.display();
         // No greeting, no search for updates; what is asked in a window otherwise is settled here.
+        // No tree of local folders: it shows those of other tests beside this one's, and when one of them goes, FileZilla
+        // may change to another.
         let general = format!(
             r#"<Setting name="Greeting version">99.0.0</Setting><Setting name="Greeting resources">x</Setting>
 <Setting name="Update Check">0</Setting><Setting name="Prompt password save">0</Setting>
 <Setting name="Logging file">{log}</Setting><Setting name="Logging show detailed logs">1</Setting>
 <Setting name="Language Code">C</Setting><Setting name="Window position and size">0 0 0 1280 900</Setting>
+<Setting name="Show Tree Local">0</Setting>
 <Setting name="Reconnect delay">1</Setting><Setting name="Reconnect count">5</Setting>
 <Setting name="File exists action download">{existing}</Setting>"#
         );

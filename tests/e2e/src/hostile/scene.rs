@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{Answer, KeyPair, Sftp, Ssh, connect, connect_from};
-use crate::{Call, Fixture, Gateway};
+use crate::{Call, Fixture, Gateway, Turn, turn};
 
 /// How soon [`ROUNDS`] of somebody honest must be done, whatever others do. Undisturbed, each takes a fraction of a
 /// second: what takes longer than this stands still.
@@ -24,7 +24,8 @@ const ROUNDS: usize = 3;
 /// Who logs in with which key.
 static HOSTILE: LazyLock<(&str, KeyPair)> = LazyLock::new(|| ("acme/hostile", KeyPair::of(9)));
 
-/// A gateway with recordings, and what they are.
+/// A gateway with recordings, and what they are. It has a test's turn: peers of two scenes in one test would wait for
+/// each other.
 #[derive(Debug)]
 pub struct Scene {
     /// The fixture.
@@ -33,6 +34,8 @@ pub struct Scene {
     pub port: u16,
     /// acme's recordings; the third has some MiB.
     pub calls: Vec<Call>,
+    // Last, so that the gateway has ended when the next one has its turn.
+    _turn: Turn,
 }
 
 impl Default for Scene {
@@ -54,6 +57,7 @@ impl Scene {
 
     /// One with this change to the configuration.
     pub fn with(change: impl FnOnce(String) -> String) -> Self {
+        let turn = turn();
         let mut fixture = Fixture::new();
         let mut calls = fixture.fill();
         let user = format!(
@@ -67,7 +71,7 @@ impl Scene {
         let calls = calls.remove("acme").unwrap();
         fixture.wait_published("acme", &calls);
         let port = fixture.gateway.as_ref().unwrap().ready.port;
-        Self { fixture, port, calls }
+        Self { fixture, port, calls, _turn: turn }
     }
 
     /// The gateway.
