@@ -12,7 +12,7 @@
 //! Index files that hold what was erased are replaced, and their other generations are removed from the disk. A row
 //! stands for that work until it is done, so that neither a crash nor a full disk ends it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use recgate_plugin_api::{Item, fact};
 use serde::{Deserialize, Serialize};
@@ -222,12 +222,21 @@ impl Catalog {
 
     /// Whether anything of the tenant was ever erased. Where nothing was, no mark has to be looked for.
     pub(super) async fn has_erasures(&self, writer: &mut Writer, tenant: u32) -> Result<bool, CatalogError> {
-        if let Some(known) = writer.erasures.get(&tenant) {
-            return Ok(*known);
+        self.has_any(&mut writer.erasures, tenant, &keys::all_erased(tenant)).await
+    }
+
+    /// Whether the store has any row below a tenant's prefix, which is looked up once.
+    pub(super) async fn has_any(
+        &self,
+        known: &mut HashMap<u32, bool>,
+        tenant: u32,
+        prefix: &[u8],
+    ) -> Result<bool, CatalogError> {
+        if let Some(any) = known.get(&tenant) {
+            return Ok(*any);
         }
-        let prefix = keys::all_erased(tenant);
-        let any = !self.store.scan(&prefix, &prefix, 1).await?.rows.is_empty();
-        writer.erasures.insert(tenant, any);
+        let any = !self.store.scan(prefix, prefix, 1).await?.rows.is_empty();
+        known.insert(tenant, any);
         Ok(any)
     }
 }

@@ -89,6 +89,17 @@ impl IndexPart {
     }
 }
 
+impl FolderRow {
+    /// Its index files; generation 0 where there is none.
+    pub(super) fn files(&self, day: UtcDay) -> [(IndexPart, IndexFile); 3] {
+        [
+            (IndexPart::Brief(day), self.brief),
+            (IndexPart::Full(day), self.full),
+            (IndexPart::Media(day), self.media),
+        ]
+    }
+}
+
 impl Catalog {
     /// Where a generation of an index lies.
     pub fn index_path(&self, tenant: u32, part: IndexPart, generation: u64) -> PathBuf {
@@ -263,17 +274,11 @@ impl Catalog {
                     (row.brief, row.full, row.media) = Default::default();
                     txn.put(keys::folder(tenant.id, day), &row)?;
                     lost += 1;
-                } else {
-                    self.settle_file(tenant.id, IndexPart::Brief(day), row.brief);
-                    self.settle_file(tenant.id, IndexPart::Full(day), row.full);
-                    self.settle_file(tenant.id, IndexPart::Media(day), row.media);
                 }
-                let kept = vec![
-                    (IndexPart::Brief(day), row.brief.generation),
-                    (IndexPart::Full(day), row.full.generation),
-                    (IndexPart::Media(day), row.media.generation),
-                ];
-                self.remove_others(tenant.id, kept).await;
+                for (part, file) in row.files(day) {
+                    self.settle_file(tenant.id, part, file);
+                }
+                self.remove_others(tenant.id, &row.files(day)).await;
             }
             self.record(&mut writer, txn, Vec::new()).await?;
             match next {
@@ -319,9 +324,7 @@ impl Catalog {
     }
 
     fn folder_is_whole(&self, tenant: u32, day: UtcDay, row: &FolderRow) -> bool {
-        self.is_whole(tenant, IndexPart::Brief(day), row.brief)
-            && self.is_whole(tenant, IndexPart::Full(day), row.full)
-            && self.is_whole(tenant, IndexPart::Media(day), row.media)
+        row.files(day).into_iter().all(|(part, file)| self.is_whole(tenant, part, file))
     }
 
     fn is_whole(&self, tenant: u32, part: IndexPart, file: IndexFile) -> bool {
@@ -460,7 +463,7 @@ impl Catalog {
         row.incomplete = incomplete || row.running;
         txn.put(key, &row)?;
         self.record(&mut writer, txn, Vec::new()).await?;
-        self.remove_others(tenant.id, vec![(part, row.file.generation)]).await;
+        self.remove_others(tenant.id, &[(part, row.file)]).await;
         Ok(row)
     }
 
@@ -504,27 +507,25 @@ impl Catalog {
         let key = keys::folder(tenant.id, day);
         let mut row: FolderRow = txn.get(&key).await?.unwrap_or_default();
         let Begun { row: before, draft: Some(draft) } = begun else { return Ok(()) };
-        let (brief, full, media) = (IndexPart::Brief(day), IndexPart::Full(day), IndexPart::Media(day));
-        let replaced = vec![
-            Replaced { part: brief, before: before.brief, now: row.brief },
-            Replaced { part: full, before: before.full, now: row.full },
-            Replaced { part: media, before: before.media, now: row.media },
-        ];
-        let built = self.finish(draft, replaced, now_ms).await?;
-        (row.brief, row.full, row.media) = (built.file(brief), built.file(full), built.file(media));
+        let replaced = before.files(day).into_iter().zip(row.files(day));
+        let replaced = replaced.map(|((part, before), (_, now))| Replaced { part, before, now });
+        let built = self.finish(draft, replaced.collect(), now_ms).await?;
+        let [brief, full, media] = row.files(day).map(|(part, _)| built.file(part));
+        (row.brief, row.full, row.media) = (brief, full, media);
         row.dirty_since_ms = building.end().mark(before.dirty_since_ms, row.dirty_since_ms, now_ms);
         txn.put(key, &row)?;
         self.record(&mut writer, txn, Vec::new()).await?;
-        let kept = [(brief, row.brief), (full, row.full), (media, row.media)];
-        self.remove_others(tenant.id, kept.map(|(part, file)| (part, file.generation)).to_vec()).await;
+        self.remove_others(tenant.id, &row.files(day)).await;
         Ok(())
     }
 
     /// Removes other generations of these indexes; who has one open keeps it. What can't be removed only takes room.
     /// Called with the writer's lock: nobody may make a new generation meanwhile.
-    pub(super) async fn remove_others(&self, tenant: u32, kept: Vec<(IndexPart, u64)>) {
-        let kept: Vec<(IndexPart, PathBuf)> =
-            kept.into_iter().map(|(part, keep)| (part, self.index_path(tenant, part, keep))).collect();
+    pub(super) async fn remove_others(&self, tenant: u32, kept: &[(IndexPart, IndexFile)]) {
+        let kept: Vec<(IndexPart, PathBuf)> = kept
+            .iter()
+            .map(|(part, file)| (*part, self.index_path(tenant, *part, file.generation)))
+            .collect();
         let removed = in_thread(move || kept.iter().try_for_each(|(part, path)| remove_beside(*part, path)));
         if let Err(error) = removed.await {
             tracing::debug!(%error, "an old generation of an index stays");

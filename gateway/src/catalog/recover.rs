@@ -166,13 +166,7 @@ impl Catalog {
 
     /// Whether something about the tenant's recordings is known from index files alone.
     pub(super) async fn has_recovered(&self, writer: &mut Writer, tenant: u32) -> Result<bool, CatalogError> {
-        if let Some(known) = writer.recovered.get(&tenant) {
-            return Ok(*known);
-        }
-        let prefix = keys::all_recovered(tenant);
-        let any = !self.store.scan(&prefix, &prefix, 1).await?.rows.is_empty();
-        writer.recovered.insert(tenant, any);
-        Ok(any)
+        self.has_any(&mut writer.recovered, tenant, &keys::all_recovered(tenant)).await
     }
 }
 
@@ -323,13 +317,7 @@ impl Files<'_> {
         row.dirty_since_ms = None;
         txn.put(key, &row)?;
         self.catalog.record(writer, txn, Vec::new()).await?;
-        for (part, file) in [
-            (IndexPart::Brief(day), row.brief),
-            (IndexPart::Full(day), row.full),
-            (IndexPart::Media(day), row.media),
-        ] {
-            self.catalog.remove_others(self.tenant, vec![(part, file.generation)]).await;
-        }
+        self.catalog.remove_others(self.tenant, &row.files(day)).await;
         recovered.kept += 1;
         Ok(())
     }
@@ -360,7 +348,7 @@ impl Files<'_> {
         };
         txn.put(key, &row)?;
         self.catalog.record(writer, txn, Vec::new()).await?;
-        self.catalog.remove_others(self.tenant, vec![(part, generation)]).await;
+        self.catalog.remove_others(self.tenant, &[(part, row.file)]).await;
         recovered.kept += 1;
         Ok(())
     }
