@@ -91,7 +91,7 @@ fn accept_loss(arguments: AcceptLossArguments, output: &mut Output<'_>) -> Resul
         return output.json(&report);
     }
     output.line(format!(
-        "{}: {} media are accepted as lost; the next full scan marks those missing that are still gone",
+        "{}: {} media are accepted as lost; a full scan begins soon and marks those missing that are still gone",
         report.source, report.media
     ))
 }

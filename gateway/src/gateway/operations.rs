@@ -111,6 +111,7 @@ impl Operations for Shared {
         };
         progress.accepted_loss = Some(media);
         tracing::warn!(source = %name, media, %by, "what has vanished is accepted as lost: the next full scan marks it missing");
+        source.wake.notify_one();
         Ok(AcceptLossReport { source: name.clone(), media })
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Running {
     pub slot: Arc<Slot>,
     /// How its scans go.
     pub progress: Arc<RwLock<Progress>>,
+    /// Asks for a scan before the interval is over.
+    pub wake: Arc<Notify>,
     /// What of its tenant it works with.
     zone: crate::layout::TenantZone,
     live_index: bool,
@@ -83,6 +85,7 @@ pub(super) fn follow(
 ) -> Running {
     let slot = slot.unwrap_or_default();
     let progress = Arc::new(RwLock::new(Progress::default()));
+    let wake = Arc::new(Notify::new());
     let stop = CancellationToken::new();
     let task = background.spawn(run(
         Arc::clone(shared),
@@ -90,10 +93,11 @@ pub(super) fn follow(
         source.clone(),
         Arc::clone(&slot),
         Arc::clone(&progress),
+        Arc::clone(&wake),
         stop.clone(),
     ));
     let (zone, live_index) = (tenant.zone.clone(), tenant.live_index);
-    Running { source: source.clone(), slot, progress, zone, live_index, stop, task }
+    Running { source: source.clone(), slot, progress, wake, zone, live_index, stop, task }
 }
 
 async fn run(
@@ -102,6 +106,7 @@ async fn run(
     source: Source,
     slot: Arc<Slot>,
     progress: Arc<RwLock<Progress>>,
+    wake: Arc<Notify>,
     stop: CancellationToken,
 ) {
     let mut pause = Duration::from_secs(1);
@@ -139,7 +144,6 @@ async fn run(
     let catalog = Arc::clone(&shared.data.catalog);
     // What is shared must not be kept alive by a source that is on its way out.
     drop(shared);
-    let wake = Arc::new(Notify::new());
     let heard = Heard::default();
     Synchroniser { catalog, tenant, source, media, progress, wake, heard, now_ms }.run(stop).await;
 }

@@ -130,6 +130,53 @@ fn a_pbx_that_is_away_empty_or_halved_loses_nothing_and_is_well_again() {
 }
 
 #[test]
+fn what_an_operator_removed_on_purpose_is_accepted_with_a_word() {
+    let mut fixture = Fixture::with(vec![ACME]);
+    // Only what is heard or asked for makes it scan.
+    fixture.write_config(&fixture.config().replace("scan_interval = \"500ms\"", "scan_interval = \"12h\""));
+    let acme = fixture.wazo.get_mut("acme").unwrap();
+    let calls: Vec<Call> =
+        (0..20).map(|n| acme.add(utc("2016-06-06 10:00:00") + TimeDelta::seconds(n), 40)).collect();
+    fixture.start();
+    fixture.wait_published("acme", &calls);
+    let list = || fixture.recgate(&["source", "list"]).success().stdout;
+    let well = list();
+    let lines: Vec<&str> = well.lines().collect();
+    assert!(lines[0].starts_with("SOURCE") && lines[0].ends_with("PROBLEM"), "{well}");
+    assert!(
+        lines.len() == 2 && lines[1].starts_with("acme/pbx  wazo") && lines[1].contains(" 20 "),
+        "{well}"
+    );
+    let accept = |source: &str| fixture.recgate(&["source", "accept-loss", source]);
+    let refused = accept("acme/pbx").code(1);
+    assert!(refused.stderr.contains("missed nothing that has to be accepted"), "{refused}");
+    let refused = accept("acme/pxb").code(1);
+    assert!(refused.stderr.contains("there is no source \"acme/pxb\"; there is acme/pbx"), "{refused}");
+
+    for call in &calls[..4] {
+        fs::remove_file(fixture.wazo["acme"].media_path(call)).unwrap();
+    }
+    let ill =
+        wait_for("a problem in the list", LONG, || Some(list()).filter(|list| list.contains("4 of 20")));
+    assert!(ill.contains("recgate source accept-loss acme/pbx"), "it says what to do: {ill}");
+    let json = fixture.recgate(&["source", "list", "--json"]).success().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(json["tenant"] == "acme" && json["source"]["problem"].is_string(), "{json}");
+
+    let accepted = accept("acme/pbx").success().stdout;
+    assert!(accepted.starts_with("acme/pbx: 4 media are accepted as lost"), "{accepted}");
+    wait_for("four that are missing", LONG, || {
+        (status(&fixture)["recordings"]["missing"] == 4).then_some(())
+    });
+    assert!(source(&fixture, "pbx")["problem"].is_null(), "{}", list());
+    let missing = fixture.recgate(&["recording", "list", "--state", "missing", "--json"]).success().stdout;
+    assert_eq!(missing.lines().count(), 4, "{missing}");
+    let mut raw = fixture.login("acme").raw();
+    let listed = raw.list("/S20160606").unwrap();
+    assert_eq!(listed.iter().filter(|entry| entry.name.ends_with(".wav")).count(), 16);
+}
+
+#[test]
 fn a_source_that_hangs_says_so_and_goes_on() {
     let release = tempfile::TempDir::new().unwrap();
     let file = release.path().join("go-on");
