@@ -76,6 +76,32 @@ fn the_demo_serves_what_its_users_can_mirror() {
     gateway.stop();
 }
 
+#[test]
+fn a_large_archive_is_computed_on_demand() {
+    let folder = TempDir::new().unwrap();
+    let demo = folder.path().join("demo");
+    let arguments =
+        ["demo", "--dir", demo.to_str().unwrap(), "--listen", "127.0.0.1:0", "--recordings", "3000"];
+    let gateway = Gateway::start(folder.path(), &arguments);
+    assert!(gateway.stdout().contains("3000 more recordings"), "{}", gateway.stdout());
+    let login = Login::new(folder.path(), gateway.ready.port, "archive", &gateway.ready.users["archive"]);
+    let mut raw = login.raw();
+    let mut wavs = Vec::new();
+    wait_for("all names of the archive", Duration::from_secs(90), || {
+        let tree = raw.tree();
+        wavs =
+            tree.into_iter().filter(|(path, _)| path.starts_with("/S") && path.ends_with(".wav")).collect();
+        (wavs.len() == 3000).then_some(())
+    });
+    for (path, stat) in [wavs.first().unwrap(), wavs.last().unwrap()] {
+        let bytes = raw.file(path).unwrap();
+        assert_eq!(bytes.len() as u64, stat.size, "{path}");
+        let wav = hound::WavReader::new(&bytes[..]).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(wav.duration() > 0, "{path}");
+    }
+    gateway.stop();
+}
+
 /// What lftp has copied when it ends.
 fn paste(folder: &TempDir, line: &str, user: &str) -> BTreeMap<String, Vec<u8>> {
     let terminal = TempDir::new_in(folder.path()).unwrap();
