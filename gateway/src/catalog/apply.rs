@@ -43,7 +43,8 @@ pub async fn replay(txn: &mut Txn<'_>, entry: &Entry, now_ms: i64) -> Result<(),
             published(txn, entry, before, details, now_ms).await?;
             // The rows that the index files hold are not known to be there.
             let place = Place { day: entry.day, second: entry.second, sequence: entry.sequence };
-            folder_changed(txn, entry.tenant, place, AT_ONCE).await
+            folder_changed(txn, entry.tenant, place, AT_ONCE).await?;
+            running_index_changed(txn, entry.tenant, entry.local_day).await
         }
         Entry::Adopted(entry) => adopted(txn, entry, now_ms).await,
         Entry::Orphaned(subject) => {
@@ -236,6 +237,16 @@ pub async fn folder_changed(
     let mut folder: FolderRow = txn.get(&key).await?.unwrap_or_default();
     folder.dirty_since_ms = Some(folder.dirty_since_ms.map_or(since_ms, |since| since.min(since_ms)));
     txn.put(key, &folder)
+}
+
+/// The root index of a day that is shown while it runs has to be written anew: it isn't known what it has.
+async fn running_index_changed(txn: &mut Txn<'_>, tenant: u32, local_day: i32) -> Result<(), CatalogError> {
+    let Some(day) = LocalDay::from_number(local_day) else { return Ok(()) };
+    let key = keys::root_index(tenant, day);
+    match txn.get::<RootIndexRow>(&key).await? {
+        Some(row) if row.running => txn.put(key, &RootIndexRow { dirty_since_ms: Some(AT_ONCE), ..row }),
+        _ => Ok(()),
+    }
 }
 
 /// The root index of the local day is behind.

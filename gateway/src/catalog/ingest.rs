@@ -47,7 +47,11 @@ pub struct Ingested {
 }
 
 impl Catalog {
-    /// Takes what a source has told. Either all of it counts or none.
+    /// Takes what a source has told.
+    ///
+    /// # Errors
+    ///
+    /// It must be told again. Names may have been given all the same.
     pub async fn ingest(
         &self,
         tenant: &Tenant,
@@ -55,9 +59,9 @@ impl Catalog {
         items: Vec<Item>,
         now_ms: i64,
     ) -> Result<Ingested, CatalogError> {
-        let lost = self.lost().await;
+        let lost = self.lost(tenant.id, source.id).await;
         let ingested = self.ingest_on(tenant, source, items, now_ms).await?;
-        self.settle(lost).await?;
+        self.settle(tenant.id, source.id, lost).await?;
         Ok(ingested)
     }
 
@@ -185,7 +189,11 @@ impl<'a> Work<'a> {
         source: &'a Source,
         now_ms: i64,
     ) -> Result<Self, CatalogError> {
-        let pending = catalog.pending(writer).await?;
+        let pending = catalog.pending(writer, (tenant.id, source.id)).await?;
+        // What a batch that was given up has taken is free.
+        if std::mem::replace(&mut writer.unsent, true) {
+            writer.sequences.clear();
+        }
         let erasures = catalog.has_erasures(writer, tenant.id).await?;
         let recovered = catalog.has_recovered(writer, tenant.id).await?;
         Ok(Self {
@@ -339,12 +347,9 @@ impl<'a> Work<'a> {
             orphan: false,
             told,
         };
-        // Most media have their facts at once: then what stands under a new uid never comes to the store.
-        if is_new {
-            self.txn.is_new(keys::uid(self.tenant.id, &row.uid));
-            if let Some(at) = row.due_ms {
-                self.txn.is_new(keys::due(self.tenant.id, at, &row.uid));
-            }
+        // Most media have their facts at once: then the mark that they wait never comes to the store.
+        if let (true, Some(at)) = (is_new, row.due_ms) {
+            self.txn.is_new(keys::due(self.tenant.id, at, &row.uid));
         }
         apply::learned(&mut self.txn, &learned, &row).await?;
         self.entries.push(Entry::Learned(learned));
@@ -724,17 +729,13 @@ impl<'a> Work<'a> {
 
     async fn write(mut self) -> Result<(Ingested, &'a mut Writer), CatalogError> {
         if self.txn.is_empty() && self.entries.is_empty() {
+            self.writer.unsent = false;
             return Ok((self.outcome, self.writer));
         }
-        let planned = self.catalog.plan_appends(&mut self.txn, self.tenant, &self.named, self.now_ms).await;
-        let result = match planned {
-            Ok(appends) => self.catalog.record_on(self.writer, self.txn, self.entries, appends).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            self.writer.sequences.clear();
-            return Err(error);
-        }
+        let appends = self.catalog.plan_appends(&mut self.txn, self.tenant, &self.named, self.now_ms).await?;
+        let whose = (self.tenant.id, self.source.id);
+        self.catalog.record_on(self.writer, whose, self.txn, self.entries, appends).await?;
+        self.writer.unsent = false;
         Ok((self.outcome, self.writer))
     }
 }

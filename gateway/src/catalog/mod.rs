@@ -103,8 +103,10 @@ pub struct Catalog {
 /// What only the one who holds the lock may use.
 #[derive(Default)]
 struct Writer {
-    /// What is free in seconds that were used lately.
+    /// What is free in seconds and days that were used lately.
     sequences: naming::Sequences,
+    /// A batch that gives sequences is being prepared, or was given up before it was sent.
+    unsent: bool,
     /// Tenants of which something was erased once, as far as it was looked at.
     erasures: HashMap<u32, bool>,
     /// Tenants of which something is known from index files alone, as far as it was looked at.
@@ -113,8 +115,8 @@ struct Writer {
     caught_up: bool,
     /// What is on its way to the store.
     pending: Option<publish::Pending>,
-    /// What could not be kept.
-    lost: publish::Lost,
+    /// What could not be kept, by tenant and source.
+    lost: HashMap<(u32, u32), publish::Lost>,
 }
 
 impl Catalog {

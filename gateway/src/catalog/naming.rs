@@ -41,7 +41,8 @@ impl Told {
     }
 }
 
-/// What is free in seconds and days that were used lately.
+/// What is free in seconds and days that were used lately. What was given and came to nothing has to be forgotten
+/// ([`Sequences::clear`]), else its second would pass for taken, and those around it for empty.
 #[derive(Default)]
 pub struct Sequences {
     /// Sequences of a second: all below are taken, all in it are free, and of those above nothing is known.
@@ -71,10 +72,11 @@ impl Sequences {
         {
             return Ok(sequence);
         }
+        let was_empty = self.take_empty(tenant, second);
         let known = self.free.get(&(tenant, second)).filter(|free| !free.is_empty()).cloned();
         let free = match known {
             Some(free) => free,
-            None if self.take_empty(tenant, second) => 0..END,
+            None if was_empty => 0..END,
             None => self.look(txn, tenant, second).await?,
         };
         let sequence = u32::try_from(free.start)
@@ -92,6 +94,7 @@ impl Sequences {
         sequence: u32,
     ) -> Result<bool, CatalogError> {
         let wanted = u64::from(sequence);
+        let was_empty = self.take_empty(tenant, second);
         if let Some(free) = self.free.get_mut(&(tenant, second)) {
             if wanted < free.start {
                 return Ok(false);
@@ -104,8 +107,7 @@ impl Sequences {
                 free.end = wanted;
                 return Ok(true);
             }
-        }
-        if self.take_empty(tenant, second) {
+        } else if was_empty {
             return Ok(true);
         }
         let key = keys::recording(tenant, Place::new(second, sequence));
@@ -119,7 +121,7 @@ impl Sequences {
         self.free.insert((tenant, second), free);
     }
 
-    /// Whether a second is known to be empty. It is no longer, when this returns.
+    /// Whether a second was known to be empty. It isn't any more: who asks is about to give a sequence of it.
     fn take_empty(&mut self, tenant: u32, second: UtcSecond) -> bool {
         let Some(empty) = self.empty.get_mut(&(tenant, second.day())) else { return false };
         let taken = second.second_of_day();

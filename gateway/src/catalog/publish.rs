@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::{
     Catalog, CatalogError, View, Writer, apply,
@@ -15,12 +15,14 @@ use crate::state::{Batch, Changes, Journal, NewEntry, Store};
 
 /// A batch on its way to the store.
 pub(super) struct Pending {
+    /// The tenant and the source that have told it; `None` where it is waited for.
+    whose: Option<(u32, u32)>,
     prepared: Prepared,
     done: JoinHandle<Result<(), CatalogError>>,
 }
 
-/// Batches that were taken and could not be kept after all. The journal may have their names, but facts aren't in it: who
-/// has told them must not count them as kept.
+/// Batches of a source that were taken and could not be kept after all. The journal may have their names, but facts aren't
+/// in it: who has told them must not count them as kept.
 #[derive(Default)]
 pub(super) struct Lost {
     count: u64,
@@ -52,27 +54,43 @@ impl Catalog {
         Ok(())
     }
 
-    /// How many batches could not be kept so far, for [`Catalog::settle`].
-    pub(super) async fn lost(&self) -> u64 {
-        self.writer.lock().await.lost.count
+    /// How many batches of a source could not be kept so far, for [`Catalog::settle`].
+    pub(super) async fn lost(&self, tenant: u32, source: u32) -> u64 {
+        self.writer.lock().await.lost.get(&(tenant, source)).map_or(0, |lost| lost.count)
     }
 
     /// Waits for what is on its way to the store, if anything is.
     ///
     /// # Errors
     ///
-    /// A batch, of whomever, could not be kept since there were so many: what was told since must be told again.
-    pub(super) async fn settle(&self, lost_before: u64) -> Result<(), CatalogError> {
+    /// A batch of the source could not be kept since there were so many: what it has told since must be told again.
+    pub(super) async fn settle(
+        &self,
+        tenant: u32,
+        source: u32,
+        lost_before: u64,
+    ) -> Result<(), CatalogError> {
         let mut writer = self.writer.lock().await;
         self.ensure_caught_up(&mut writer).await?;
-        let Lost { count, why } = &writer.lost;
-        if *count > lost_before { Err(CatalogError::Lost(why.clone())) } else { Ok(()) }
+        match writer.lost.get(&(tenant, source)) {
+            Some(lost) if lost.count > lost_before => Err(CatalogError::Lost(lost.why.clone())),
+            _ => Ok(()),
+        }
     }
 
-    /// What is on its way to the store: who doesn't wait for it has to look there first.
-    pub(super) async fn pending(&self, writer: &mut Writer) -> Result<Prepared, CatalogError> {
+    /// What is on its way to the store: who doesn't wait for it has to look there first. Only the source whose it is does
+    /// not wait, so that what can't be kept takes nothing of another one along.
+    pub(super) async fn pending(
+        &self,
+        writer: &mut Writer,
+        whose: (u32, u32),
+    ) -> Result<Prepared, CatalogError> {
         match &writer.pending {
-            Some(pending) if writer.caught_up && !pending.done.is_finished() => Ok(pending.prepared.clone()),
+            Some(Pending { whose: Some(others), prepared, done })
+                if *others == whose && writer.caught_up && !done.is_finished() =>
+            {
+                Ok(prepared.clone())
+            }
             _ => {
                 self.ensure_caught_up(writer).await?;
                 Ok(Prepared::default())
@@ -80,15 +98,22 @@ impl Catalog {
         }
     }
 
-    /// The same, and what came of it is the caller's to know.
+    /// Waits for what is on its way to the store, if anything is. What came of it is the caller's to know, too.
     pub(super) async fn settle_pending(&self, writer: &mut Writer) -> Result<(), CatalogError> {
         let Some(pending) = &mut writer.pending else { return Ok(()) };
         let done = (&mut pending.done).await;
+        let whose = pending.whose;
         writer.pending = None;
-        let stopped = |_| Err(CatalogError::Lost("the gateway stops".into()));
-        let Err(error) = done.unwrap_or_else(stopped) else { return Ok(()) };
+        let ended = |error: JoinError| {
+            let why = if error.is_panic() { "a defect has ended the writing" } else { "the gateway stops" };
+            Err(CatalogError::Lost(why.into()))
+        };
+        let Err(error) = done.unwrap_or_else(ended) else { return Ok(()) };
         writer.caught_up = false;
-        writer.lost = Lost { count: writer.lost.count.saturating_add(1), why: error.to_string() };
+        if let Some(whose) = whose {
+            let lost = writer.lost.entry(whose).or_default();
+            *lost = Lost { count: lost.count.saturating_add(1), why: error.to_string() };
+        }
         Err(error)
     }
 
@@ -133,15 +158,27 @@ impl Catalog {
         txn: Txn<'_>,
         entries: Vec<Entry>,
     ) -> Result<(), CatalogError> {
-        self.record_on(writer, txn, entries, Vec::new()).await?;
+        self.send(writer, None, txn, entries, Vec::new()).await?;
         self.settle_pending(writer).await
     }
 
-    /// The same, after these rows have gone to the index files, and without waiting for any of it: the next batch can be
-    /// prepared meanwhile. [`Catalog::settle`] tells what came of it.
+    /// The same for what a source has told, with these rows for the index files, and without waiting for any of it: the
+    /// next batch can be prepared meanwhile. [`Catalog::settle`] tells what came of it.
     pub(super) async fn record_on(
         &self,
         writer: &mut Writer,
+        whose: (u32, u32),
+        txn: Txn<'_>,
+        entries: Vec<Entry>,
+        appends: Vec<Append>,
+    ) -> Result<(), CatalogError> {
+        self.send(writer, Some(whose), txn, entries, appends).await
+    }
+
+    async fn send(
+        &self,
+        writer: &mut Writer,
+        whose: Option<(u32, u32)>,
         txn: Txn<'_>,
         entries: Vec<Entry>,
         appends: Vec<Append>,
@@ -158,7 +195,7 @@ impl Catalog {
             entries,
             changes: Arc::clone(&prepared.rows),
         };
-        writer.pending = Some(Pending { prepared, done: tokio::spawn(parcel.deliver()) });
+        writer.pending = Some(Pending { whose, prepared, done: tokio::spawn(parcel.deliver()) });
         Ok(())
     }
 }
@@ -176,7 +213,8 @@ struct Parcel {
 
 impl Parcel {
     /// Index files and journal, then the store. If one fails, or the gateway ends in between, what the journal has is
-    /// applied by whoever comes next; then it isn't known whether the index files have it, and they are written anew.
+    /// applied by whoever comes next; then it isn't known what the index files have of it, and until they are written anew
+    /// nothing is appended to them, so that their order stays that of publication.
     async fn deliver(self) -> Result<(), CatalogError> {
         let Self { store, journal, view, index_dir, appends, entries, changes } = self;
         // Each waits for the disk, and neither for the other.

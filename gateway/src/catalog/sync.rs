@@ -312,14 +312,15 @@ impl Synchroniser {
         outcome: &mut Outcome,
     ) -> Result<(), CatalogError> {
         let mut said = 0;
-        let lost = self.catalog.lost().await;
+        let (tenant, source) = (self.tenant.id, self.source.id);
+        let lost = self.catalog.lost(tenant, source).await;
         loop {
             let items = tokio::select! {
                 biased;
                 items = batches.recv() => items,
                 () = over.cancelled() => None,
             };
-            let Some(mut items) = items else { return self.catalog.settle(lost).await };
+            let Some(mut items) = items else { return self.catalog.settle(tenant, source, lost).await };
             for _ in 1..QUEUE {
                 let Ok(more) = batches.try_recv() else { break };
                 items.extend(more);

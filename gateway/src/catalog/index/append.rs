@@ -81,7 +81,8 @@ impl Catalog {
         if settled && !self.folder_is_whole(tenant.id, day, &row) {
             row = FolderRow { newest: row.newest, dirty_since_ms: Some(AT_ONCE), ..FolderRow::default() };
         }
-        if row.dirty_since_ms.is_some() && row.brief.generation == 0 {
+        let is_unknown = row.dirty_since_ms == Some(AT_ONCE);
+        if is_unknown || row.dirty_since_ms.is_some() && row.brief.generation == 0 {
             // It will be written anew, with these rows.
             return txn.put(key, &row);
         }
@@ -123,7 +124,7 @@ impl Catalog {
             row.file = IndexFile::default();
             row.dirty_since_ms = Some(now_ms);
         }
-        if row.file.generation == 0 {
+        if row.file.generation == 0 || row.dirty_since_ms == Some(AT_ONCE) {
             // It will be written anew, with these rows.
             txn.put(key, &row)?;
             return Ok(None);
@@ -176,6 +177,11 @@ fn write_all(folder: &Path, appends: &[Append]) -> Result<(), CatalogError> {
     for append in appends {
         let write = || -> io::Result<()> {
             let file = open_for_writing(&append.path, append.offset == 0)?;
+            // Set to a length that it has lost, it would be filled with zeros.
+            if file.metadata()?.len() < append.offset {
+                let short = format!("it is shorter than the {} bytes that it had", append.offset);
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, short));
+            }
             file.set_len(append.offset)?;
             file.write_all_at(&append.bytes, append.offset)?;
             set_modified(&file, append.modified)?;

@@ -195,6 +195,31 @@ async fn a_medium_that_brings_its_name_is_no_orphan() {
     assert!(world.index(IndexPart::Root(june(6))).await.contains("Agent 1"));
 }
 
+#[tokio::test]
+async fn what_was_given_and_came_to_nothing_is_given_once_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(&dir.path().join("catalog.redb")).unwrap();
+    let (earlier, second) =
+        (UtcSecond::from_unix_ms(EVENING).unwrap(), UtcSecond::from_unix_ms(EVENING + 5000).unwrap());
+    let (mut sequences, mut given) = (Sequences::default(), Vec::new());
+    // A batch that is given up: nothing of it is written.
+    sequences.give(&mut Txn::new(&store), 7, second, None).await.unwrap();
+    let mut txn = Txn::new(&store);
+    for (second, preferred) in [
+        (earlier, None),
+        (second, None),
+        (second, Some(5)),
+        (second, Some(5)),
+        (second, Some(1)),
+        (second, None),
+    ] {
+        let sequence = sequences.give(&mut txn, 7, second, preferred).await.unwrap();
+        txn.put(keys::recording(7, Place::new(second, sequence)), &sequence).unwrap();
+        assert!(!given.contains(&(second, sequence)), "{second:?} {sequence}, after {given:?}");
+        given.push((second, sequence));
+    }
+}
+
 /// In which of a few seconds what is asked for, whether all that was remembered is forgotten before, and whether what was
 /// given goes to the store then.
 fn any_history() -> impl Strategy<Value = Vec<(u8, Option<u32>, bool, bool)>> {

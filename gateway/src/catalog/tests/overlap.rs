@@ -104,7 +104,7 @@ async fn a_batch_sees_the_one_before_that_is_still_on_its_way() {
         second.await
     };
     assert_eq!((done.learned, done.published), (1, 1));
-    world.catalog.settle(0).await.unwrap();
+    world.catalog.settle(7, 3, 0).await.unwrap();
     assert_eq!(world.names().await, names_of(2));
     assert_eq!(world.catalog.counts(7).await.unwrap().published, 2);
     let rows = world.index(IndexPart::Brief(crate::layout::UtcDay::parse_folder("S20160607").unwrap())).await;
@@ -123,11 +123,11 @@ async fn what_could_not_be_committed_is_applied_from_the_journal_and_no_name_is_
             let told = world.catalog.ingest_on(&world.tenant, &world.tenant.sources[0], items, now()).await;
             published += told.map_or(0, |ingested| ingested.published);
         }
-        let _ = world.catalog.settle(0).await;
+        let _ = world.catalog.settle(7, 3, 0).await;
         let all = (0..4).flat_map(|n| [Item::Facts(facts(n, EVENING)), Item::Media(medium(n))]).collect();
-        let lost = world.catalog.lost().await;
+        let lost = world.catalog.lost(7, 3).await;
         published += world.ingest_on(all).await.published;
-        world.catalog.settle(lost).await.unwrap();
+        world.catalog.settle(7, 3, lost).await.unwrap();
         assert_eq!(world.names().await, names_of(4), "{failing} commits failed");
         assert!(published <= 4, "{published} names were given by four publications");
         let counts = world.catalog.counts(7).await.unwrap();
@@ -157,8 +157,15 @@ async fn a_scan_whose_facts_could_not_be_kept_does_not_count_and_the_next_one_te
         assert_eq!(source.watermark_ms, SourceRow::default().watermark_ms, "commit {passing}");
         assert_eq!(world.scan().await.error, None, "commit {passing}");
         assert!(world.catalog.source(7, 3).await.unwrap().watermark_ms > EVENING);
+        let row = world.catalog.folder(7, utc_june(7)).await.unwrap().unwrap();
+        let before = if row.full.generation == 0 { String::new() } else { world.index(folder).await };
         world.catalog.rewrite_folders(&world.tenant, now() + 3_600_000).await.unwrap();
-        assert_eq!(agents(&world.index(folder).await), 900, "commit {passing}");
+        let rows = world.index(folder).await;
+        assert_eq!(agents(&rows), 900, "commit {passing}");
+        let names = |rows: &str| -> Vec<String> {
+            rows.lines().map(|row| row.split(',').nth(9).unwrap_or_default().to_owned()).collect()
+        };
+        assert!(names(&rows).starts_with(&names(&before)), "commit {passing}: additions only append");
         assert_eq!(world.names().await, names_of(900), "commit {passing}");
     }
     assert!(failed >= 3, "only {failed} commits failed");
@@ -180,4 +187,25 @@ async fn names_whose_index_rows_could_not_be_written_are_kept_and_their_rows_com
     assert_eq!(world.names().await, names_of(3));
     let rows = world.index(IndexPart::Full(utc_june(7))).await;
     assert_eq!((rows.lines().count(), rows.matches("Agent ").count()), (4, 3), "{rows}");
+}
+
+#[tokio::test]
+async fn what_one_tenant_can_not_write_fails_no_other() {
+    let world = World::new().await;
+    let source = &world.tenant.sources[0];
+    let other = Tenant { id: 8, name: "globex".into(), ..Tenant::clone(&world.tenant) };
+    std::fs::create_dir_all(world.dir.path().join("index")).unwrap();
+    std::fs::write(world.dir.path().join("index/t8"), "no folder").unwrap();
+    let lost = (world.catalog.lost(7, 3).await, world.catalog.lost(8, 3).await);
+    let told = |n: u32| vec![Item::Media(medium(n)), Item::Facts(facts(n, EVENING))];
+    for n in 0..4 {
+        // It is on its way while the other one's batch is prepared.
+        let _ = world.catalog.ingest_on(&other, source, told(n), now()).await;
+        world.catalog.ingest_on(&world.tenant, source, told(n), now()).await.unwrap();
+    }
+    world.catalog.settle(7, 3, lost.0).await.unwrap();
+    let refused = world.catalog.settle(8, 3, lost.1).await.unwrap_err().to_string();
+    assert!(refused.contains("index/t8"), "{refused}");
+    assert_eq!(world.names().await, names_of(4));
+    assert_eq!(world.catalog.counts(8).await.unwrap().published, 4, "the journal has their names");
 }
