@@ -245,7 +245,9 @@ impl Synchroniser {
     /// One full scan with all that follows from it.
     async fn scan(&self, stop: &CancellationToken) -> Result<(), ScanError> {
         let started = (self.now_ms)();
-        let known = self.catalog.source(self.tenant.id, self.source.id).await?;
+        let (tenant, source) = (self.tenant.id, self.source.id);
+        let known = self.catalog.source(tenant, source).await?;
+        let lost = self.catalog.lost(tenant, source).await;
         let _scan = self.heard.begin_scan(known.media.saturating_add(known.media / 4).saturating_add(1024));
         let mut outcome = Outcome::default();
         let mut start = ScanStart::Full;
@@ -260,7 +262,7 @@ impl Synchroniser {
                 }
                 end
             };
-            let (end, consumed) = tokio::join!(call, self.consume(receiver, &over, &mut outcome));
+            let (end, consumed) = tokio::join!(call, self.consume(receiver, &over, lost, &mut outcome));
             // A failure of the catalog ends the scan, too; it is the cause then.
             consumed?;
             let end = end?;
@@ -283,13 +285,15 @@ impl Synchroniser {
             Err(_) => return vanished,
         }
         self.decide_due(started).await?;
-        let dropped = self.catalog.drop_unmatched(self.tenant.id, self.source.id).await?;
+        let dropped = self.catalog.drop_unmatched(tenant, source).await?;
         let left_out = outcome.left_out.saturating_add(dropped);
         let now = (self.now_ms)();
         let partial = watermark_ms == i64::MIN;
         let watermark_ms = later(known.watermark_ms, watermark_ms, now);
         let row = SourceRow { watermark_ms, scanned_ms: started, media: outcome.told };
-        self.catalog.scanned(self.tenant.id, self.source.id, &row).await?;
+        // What the watch has told meanwhile counts as told by the scan, and must not have been lost either.
+        self.catalog.settle(tenant, source, lost).await?;
+        self.catalog.scanned(tenant, source, &row).await?;
         let mut news = false;
         self.report(|progress| {
             news = left_out > 0 && progress.left_out == 0;
@@ -309,18 +313,19 @@ impl Synchroniser {
         &self,
         mut batches: mpsc::Receiver<Vec<Item>>,
         over: &CancellationToken,
+        lost: u64,
         outcome: &mut Outcome,
     ) -> Result<(), CatalogError> {
         let mut said = 0;
-        let (tenant, source) = (self.tenant.id, self.source.id);
-        let lost = self.catalog.lost(tenant, source).await;
         loop {
             let items = tokio::select! {
                 biased;
                 items = batches.recv() => items,
                 () = over.cancelled() => None,
             };
-            let Some(mut items) = items else { return self.catalog.settle(tenant, source, lost).await };
+            let Some(mut items) = items else {
+                return self.catalog.settle(self.tenant.id, self.source.id, lost).await;
+            };
             for _ in 1..QUEUE {
                 let Ok(more) = batches.try_recv() else { break };
                 items.extend(more);
