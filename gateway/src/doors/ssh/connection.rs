@@ -191,6 +191,7 @@ impl Connection {
             // A full queue or a client that doesn't read must not keep the session.
             let _ = tokio::time::timeout(FAREWELL, told).await;
         }
+        self.link.dismissed.cancel();
     }
 }
 
@@ -305,6 +306,7 @@ async fn watch(
             let _ = tokio::time::timeout(FAREWELL, session).await;
             return "no login in time".to_owned();
         }
+        () = connection.link.dismissed.cancelled() => return farewell(session, ending).await,
         () = connection.drain.begun() => return "shutdown".to_owned(),
         () = connection.link.cut.cancelled() => return closed_for(Full::PushedOut),
     }
@@ -315,12 +317,24 @@ async fn watch(
         () = login.ended() => "this login has been removed",
         () = idle(connection, times.idle) => "idle for too long",
         () = drained(connection) => "the gateway is shutting down",
+        () = connection.link.dismissed.cancelled() => return farewell(session, ending).await,
         () = connection.link.cut.cancelled() => return "cut".to_owned(),
     };
     connection.disconnect(Disconnect::ByApplication, why).await;
     // russh waits for the client to close; `cut` then takes what is left.
     let _ = tokio::time::timeout(FAREWELL, session).await;
     why.to_owned()
+}
+
+/// How a session ends whose client was told to go.
+async fn farewell(
+    session: impl Future<Output = Result<(), russh::Error>>,
+    ending: impl FnOnce(Result<(), russh::Error>) -> String,
+) -> String {
+    match tokio::time::timeout(FAREWELL, session).await {
+        Ok(ended) => ending(ended),
+        Err(_) => "told to go".to_owned(),
+    }
 }
 
 /// A cap cost the connection its life.

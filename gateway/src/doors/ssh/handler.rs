@@ -128,6 +128,13 @@ impl SshHandler {
         self.answer(user, PASSWORD, step).await
     }
 
+    /// Tells the client to go.
+    fn dismiss(&self, session: &mut Session, reason: Disconnect, why: &str) -> Result<(), russh::Error> {
+        session.disconnect(reason, why, "en")?;
+        self.connection.link.dismissed.cancel();
+        Ok(())
+    }
+
     /// Whether some channel's requests wait in such numbers that the client has to slow down.
     fn hold_back(&self) -> bool {
         let holds = self.backlog() > HOLD_BACK;
@@ -258,7 +265,7 @@ impl Handler for SshHandler {
         let login = self.login.take().ok_or(russh::Error::NotAuthenticated)?;
         let client: String = String::from_utf8_lossy(session.remote_sshid()).chars().take(100).collect();
         if let Err(refused) = self.connection.log_in(&mut self.place, login, &client) {
-            session.disconnect(Disconnect::TooManyConnections, &refused.to_string(), "en")?;
+            self.dismiss(session, Disconnect::TooManyConnections, &refused.to_string())?;
         }
         Ok(())
     }
@@ -279,7 +286,7 @@ impl Handler for SshHandler {
                 channels = self.opened,
                 "a connection is worn out"
             );
-            session.disconnect(Disconnect::ByApplication, "too many channels, connect again", "en")?;
+            self.dismiss(session, Disconnect::ByApplication, "too many channels, connect again")?;
             return Ok(());
         }
         // russh makes a packet for each so many bytes. A window that begins smaller hides how small they are.
@@ -457,11 +464,8 @@ impl Handler for SshHandler {
         let Some(Some(sftp)) = self.channels.get(&channel) else { return Ok(()) };
         sftp.data(data, session)?;
         if self.backlog() > TOO_MANY {
-            session.disconnect(
-                Disconnect::ByApplication,
-                "too many requests without reading the replies",
-                "en",
-            )?;
+            let why = "too many requests without reading the replies";
+            self.dismiss(session, Disconnect::ByApplication, why)?;
         }
         self.hold_back();
         Ok(())

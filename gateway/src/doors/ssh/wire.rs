@@ -21,6 +21,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::budget::{Budget, HELD_BACK_PAUSE};
 
+/// What is still read of a client that was told to go, so that its own end is seen. russh would read on for as long as the
+/// client sends.
+const FAREWELL_BYTES: usize = 256 * 1024;
+
 /// What is known of a connection at its socket.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -30,6 +34,8 @@ pub(super) struct Link {
     pub(super) budget: Arc<Budget>,
     /// The client's requests are held back, see [`HELD_BACK_PAUSE`].
     pub(super) held_back: AtomicBool,
+    /// The client was told to go: little more is read of it.
+    pub(super) dismissed: CancellationToken,
     opened: Instant,
     active: AtomicU64,
 }
@@ -41,6 +47,7 @@ impl Link {
             cut,
             budget: Arc::default(),
             held_back: AtomicBool::new(false),
+            dismissed: CancellationToken::new(),
             opened: Instant::now(),
             active: AtomicU64::new(0),
         }
@@ -68,13 +75,23 @@ pub(super) struct Wire<S> {
     link: Arc<Link>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// What is left of [`FAREWELL_BYTES`].
+    farewell: usize,
 }
 
 impl<S> Wire<S> {
     /// `read` is what the greeting has taken from the socket; `said` how many bytes it has sent.
     pub(super) fn new(socket: S, link: Arc<Link>, read: BytesMut, said: usize) -> Self {
         let cut = Box::pin(link.cut.clone().cancelled_owned());
-        Self { socket, read_before: read, said_before: said, link, cut, pause: None }
+        Self {
+            socket,
+            read_before: read,
+            said_before: said,
+            link,
+            cut,
+            pause: None,
+            farewell: FAREWELL_BYTES,
+        }
     }
 
     /// russh reads and writes in one task, so the one waker that this future keeps is the right one.
@@ -101,6 +118,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         }
         // russh reads when its output has left.
         this.link.budget.flushed();
+        if this.link.dismissed.is_cancelled() {
+            if this.farewell == 0 {
+                // Until it is cut.
+                return Poll::Pending;
+            }
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.socket).poll_read(context, buffer))?;
+            this.farewell = this.farewell.saturating_sub(buffer.filled().len().saturating_sub(before));
+            return Poll::Ready(Ok(()));
+        }
         if this.link.held_back.load(Ordering::Relaxed) || this.pause.is_some() {
             let pause = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD_BACK_PAUSE)));
             ready!(pause.as_mut().poll(context));

@@ -455,17 +455,24 @@ fn who_sends_on_and_on_without_reading_is_sent_away() {
     let bystander = scene.bystander();
     bystander.works_on();
     let memory = scene.memory();
-    let mut sftp = scene.sftp();
-    let file = sftp.open(3, &path);
-    let reads: Vec<u8> = (0..1000).flat_map(|id| packet(5, id, read_fields(&file, 0, 261_120))).collect();
-    // Windows mean nothing to this client.
-    let message = Ssh::on_channel(msg::CHANNEL_DATA, sftp.channel).string(&reads);
-    sftp.ssh.stream.set_write_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
-    let mut sent = 0_usize;
-    while sent < 256 << 20 && sftp.ssh.try_send(&message).is_ok() {
-        sent += reads.len();
+    // Replies wait for the socket, or for a window that is soon used up: then the gateway reads on for some time.
+    for window in [1 << 30, 4096] {
+        let mut ssh = scene.ssh();
+        let channel = ssh.try_open("session", window, 1 << 15, b"").unwrap().unwrap();
+        assert!(ssh.channel_request(channel, "subsystem", &empty().string("sftp").0));
+        let mut asked = vec![0, 0, 0, 5, 1, 0, 0, 0, 3];
+        asked.extend(packet(3, 0, open_fields(3, &path)));
+        ssh.send(Ssh::on_channel(msg::CHANNEL_DATA, channel).string(&asked));
+        let reads: Vec<u8> = (0..1000).flat_map(|id| packet(5, id, read_fields(b"1", 0, 261_120))).collect();
+        // Windows mean nothing to this client.
+        let message = Ssh::on_channel(msg::CHANNEL_DATA, channel).string(&reads);
+        ssh.stream.set_write_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let mut sent = 0_usize;
+        while sent < 256 << 20 && ssh.try_send(&message).is_ok() {
+            sent += reads.len();
+        }
+        assert!(sent < 64 << 20, "{window}: {sent} bytes of requests were taken without a reply being read");
     }
-    assert!(sent < 64 << 20, "{sent} bytes of requests were taken without a reply being read");
     memory.grew_at_most(2 * A_CONNECTION);
     bystander.leave();
     scene.unharmed();
