@@ -36,7 +36,7 @@ Environment:
   RECGATE_BIN           Drive this executable in tests and benchmarks; its folder holds its plugins. It isn't built then
   RECGATE_TEST_PLUGINS  The folder of the plugins that misbehave in tests. They aren't built then
   RECGATE_PYTHON        The Python environment with what tests/e2e/python/requirements.txt lists. It isn't made then
-  RUST_TEST_THREADS     Run so many tests side by side, instead of three for each processor";
+  RUST_TEST_THREADS     Run so many tests side by side, instead of two for each processor";
 
 /// What the tests run besides Rust: an executable or a file, and the Debian package that has it.
 const TEST_NEEDS: &[machine::Need] = &[
@@ -65,7 +65,7 @@ const TEST_NEEDS: &[machine::Need] = &[
 ];
 
 /// How many tests run side by side, for each processor.
-const TESTS_PER_PROCESSOR: usize = 3;
+const TESTS_PER_PROCESSOR: usize = 2;
 
 /// Compiles libFuzzer.
 const FUZZ_NEED: machine::Need = machine::Need::program("c++", "g++");
