@@ -39,6 +39,26 @@ pub struct TenantSpec {
     pub more: String,
 }
 
+/// TOML of a source of the plugin that misbehaves, for [`TenantSpec::more`]. `settings` are what it is to tell and do.
+pub fn broken_source(name: &str, call_timeout: &str, settings: &str) -> String {
+    format!(
+        r#"
+[[tenant.source]]
+id = 9
+name = "{name}"
+plugin = "broken"
+isolation = "in-process"
+metadata_wait = "0s"
+unmatched = "publish"
+scan_interval = "500ms"
+call_timeout = "{call_timeout}"
+[tenant.source.settings]
+facts = true
+{settings}
+"#
+    )
+}
+
 /// The first tenant of a fixture: America/Los_Angeles.
 pub const ACME: TenantSpec = TenantSpec {
     id: 1,

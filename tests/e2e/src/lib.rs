@@ -34,7 +34,7 @@ pub use archive::{Archive, Archived, FIELD_HEADER};
 pub use clients::{Existing, FileZilla, Login, Mount, askpass, ssh_options};
 pub use command::{Finished, run, wait_for};
 pub use cutter::Cutter;
-pub use fixture::{ACME, Fixture, GLOBEX, TenantSpec, password, password_hash};
+pub use fixture::{ACME, Fixture, GLOBEX, TenantSpec, broken_source, password, password_hash};
 pub use gateway::{Gateway, Ready, artefacts, python_program, recgate, test_plugins};
 pub use indexes::{Row, files_below, read_columns, read_index};
 pub use openmetrics::OpenMetrics;

@@ -12,22 +12,23 @@ use crate::command::{Finished, run};
 impl Login {
     /// Runs `psftp` with these commands: it ends at the first that fails.
     pub fn psftp(&self, batch: &str) -> Finished {
-        run(&mut self.psftp_with(self.putty("psftp"), batch), b"", DEADLINE)
+        run(&mut self.psftp_with(batch), b"", DEADLINE)
     }
 
     /// The same over a line that breaks. psftp 0.78 may wait for ever then, and is ended after half a minute, as somebody
     /// would who waits for it.
     pub fn psftp_for_a_while(&self, batch: &str) -> Finished {
-        let psftp = self.psftp_with(self.putty("psftp"), batch);
+        let psftp = self.psftp_with(batch);
         let mut command = Command::new("timeout");
         self.settle(&mut command);
         command.args(["--kill-after=5", "30"]).arg(psftp.get_program()).args(psftp.get_args());
         run(&mut command, b"", DEADLINE)
     }
 
-    fn psftp_with(&self, mut command: Command, batch: &str) -> Command {
+    fn psftp_with(&self, batch: &str) -> Command {
         let file = self.home.join("batch.psftp");
         fs::write(&file, batch).unwrap();
+        let mut command = self.putty("psftp");
         command.arg("-b").arg(&file).arg("127.0.0.1");
         command
     }

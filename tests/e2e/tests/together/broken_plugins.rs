@@ -2,33 +2,18 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use recgate_e2e::{ACME, Fixture, TenantSpec, recgate, run, test_plugins, utc, wait_for};
+use recgate_e2e::{ACME, Fixture, TenantSpec, broken_source, recgate, run, test_plugins, utc, wait_for};
 
 const BROKEN: &str = "/S20160606/R201606060001170000.wav";
 
-fn broken_source(misbehave: &str) -> String {
-    format!(
-        r#"
-[[tenant.source]]
-id = 9
-name = "broken-one"
-plugin = "broken"
-isolation = "in-process"
-metadata_wait = "0s"
-unmatched = "publish"
-scan_interval = "500ms"
-call_timeout = "1s"
-[tenant.source.settings]
-facts = true
-misbehave = "{misbehave}"
-media = [{{ id = "a", size = 100000 }}]
-"#
-    )
+fn misbehaving(misbehave: &str) -> String {
+    let settings = format!("misbehave = \"{misbehave}\"\nmedia = [{{ id = \"a\", size = 100000 }}]");
+    broken_source("broken-one", "1s", &settings)
 }
 
 /// A gateway with a good source and a broken-one; the good one's recording is there.
 fn beside_a_good_source(misbehave: &str) -> (Fixture, Vec<u8>) {
-    let mut fixture = Fixture::with(vec![TenantSpec { more: broken_source(misbehave), ..ACME }]);
+    let mut fixture = Fixture::with(vec![TenantSpec { more: misbehaving(misbehave), ..ACME }]);
     let call = fixture.wazo.get_mut("acme").unwrap().add(utc("2016-06-06 10:00:00"), 40);
     fixture.start();
     let mut raw = fixture.login("acme").raw();

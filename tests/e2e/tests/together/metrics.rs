@@ -2,7 +2,9 @@
 
 use std::{fs, net::TcpListener, process::Command, time::Duration};
 
-use recgate_e2e::{ACME, Finished, Fixture, Gateway, Login, OpenMetrics, TenantSpec, run, wait_for};
+use recgate_e2e::{
+    ACME, Finished, Fixture, Gateway, Login, OpenMetrics, TenantSpec, broken_source, run, wait_for,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -10,24 +12,8 @@ const LISTEN: &str = "\n[metrics]\nlisten = \"127.0.0.1:0\"\n";
 
 /// A source of the plugin that misbehaves.
 fn source(misbehave: &str, size: u64, delay_ms: u64) -> String {
-    format!(
-        r#"
-[[tenant.source]]
-id = 9
-name = "other"
-plugin = "broken"
-isolation = "in-process"
-metadata_wait = "0s"
-unmatched = "publish"
-scan_interval = "500ms"
-call_timeout = "30s"
-[tenant.source.settings]
-facts = true
-delay_ms = {delay_ms}
-{misbehave}
-media = [{{ id = "slow", size = {size} }}]
-"#
-    )
+    let media = format!("media = [{{ id = \"slow\", size = {size} }}]");
+    broken_source("other", "30s", &format!("delay_ms = {delay_ms}\n{misbehave}\n{media}"))
 }
 
 const SLOW: &str = "/S20160606/R201606060001170000.wav";

@@ -2,29 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use recgate_e2e::{ACME, Fixture, TenantSpec, wait_for};
+use recgate_e2e::{ACME, Fixture, TenantSpec, broken_source, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
 /// A source of the plugin that misbehaves on request, here only slow: each read takes `delay_ms`.
 fn slow_source(size: u64, delay_ms: u64) -> String {
-    format!(
-        r#"
-[[tenant.source]]
-id = 9
-name = "slow"
-plugin = "broken"
-isolation = "in-process"
-metadata_wait = "0s"
-unmatched = "publish"
-scan_interval = "500ms"
-call_timeout = "30s"
-[tenant.source.settings]
-facts = true
-delay_ms = {delay_ms}
-media = [{{ id = "slow", size = {size} }}]
-"#
-    )
+    let media = format!("media = [{{ id = \"slow\", size = {size} }}]");
+    broken_source("slow", "30s", &format!("delay_ms = {delay_ms}\n{media}"))
 }
 
 /// Byte `at` of a medium of that plugin.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use chrono::TimeDelta;
-use recgate_e2e::{ACME, Call, Fixture, OpenMetrics, TenantSpec, run, utc, wait_for};
+use recgate_e2e::{ACME, Call, Fixture, OpenMetrics, TenantSpec, broken_source, run, utc, wait_for};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -11,23 +11,7 @@ const LISTEN: &str = "\n[metrics]\nlisten = \"127.0.0.1:0\"\n";
 
 /// A source of the plugin that misbehaves, besides the PBX.
 fn broken(settings: &str) -> String {
-    format!(
-        r#"
-[[tenant.source]]
-id = 9
-name = "other"
-plugin = "broken"
-isolation = "in-process"
-metadata_wait = "0s"
-unmatched = "publish"
-scan_interval = "500ms"
-call_timeout = "1s"
-[tenant.source.settings]
-facts = true
-media = [{{ id = "a", size = 1000 }}]
-{settings}
-"#
-    )
+    broken_source("other", "1s", &format!("media = [{{ id = \"a\", size = 1000 }}]\n{settings}"))
 }
 
 fn started(tenant: TenantSpec, calls: usize) -> (Fixture, Vec<Call>) {
